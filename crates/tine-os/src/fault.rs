@@ -1,0 +1,130 @@
+//! The fault point: lets a test fail the n-th system call of a run with a chosen errno.
+//!
+//! Every wrapper in this crate passes [`point`] with its call's name before it asks the kernel. Without the
+//! `fault` feature that is nothing at all. With it, `TINE_FAULT=n[:ERRNO]` makes the n-th call fail, counted over
+//! the process and all it forks, and `TINE_FAULT=count` only counts. SQLite's tests work this way: n = 1, 2, 3 ...
+//! until a run passes that the fault never struck.
+
+/// Fails when this is the call that was chosen to fail.
+#[cfg(not(feature = "fault"))]
+#[inline(always)]
+pub(crate) fn point(_call: &'static str) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(feature = "fault")]
+pub(crate) use armed::point;
+#[cfg(feature = "fault")]
+pub use armed::{Counting, allocations, calls};
+
+#[cfg(feature = "fault")]
+mod armed {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::io::{self, Write};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    /// What `TINE_FAULT` asked for, and the count that parent and children share.
+    struct Armed {
+        nth: Option<u64>,
+        errno: Option<i32>,
+        calls: &'static AtomicU64,
+    }
+
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+    /// The names that `TINE_FAULT=n:NAME` knows.
+    const ERRNOS: [(&str, i32); 16] = [
+        ("EAGAIN", libc::EAGAIN),
+        ("ECONNABORTED", libc::ECONNABORTED),
+        ("EFAULT", libc::EFAULT),
+        ("EINTR", libc::EINTR),
+        ("EINVAL", libc::EINVAL),
+        ("EIO", libc::EIO),
+        ("EMFILE", libc::EMFILE),
+        ("ENFILE", libc::ENFILE),
+        ("ENOBUFS", libc::ENOBUFS),
+        ("ENOENT", libc::ENOENT),
+        ("ENOMEM", libc::ENOMEM),
+        ("ENOPROTOOPT", libc::ENOPROTOOPT),
+        ("ENOSPC", libc::ENOSPC),
+        ("EPERM", libc::EPERM),
+        ("EPROTO", libc::EPROTO),
+        ("ETOOMANYREFS", libc::ETOOMANYREFS),
+    ];
+
+    /// What each call fails with when the walk names no errno.
+    fn usual(call: &str) -> i32 {
+        match call {
+            "fork" => libc::EAGAIN,
+            "accept4" | "socket" | "socketpair" | "pipe2" | "open" | "dup" | "epoll_create1" | "signalfd"
+            | "pidfd_open" | "memfd_create" => libc::EMFILE,
+            "poll" | "epoll_wait" | "wait4" | "read" | "write" | "recvmsg" | "sendmsg" => libc::EINTR,
+            "setsockopt" => libc::ENOPROTOOPT,
+            "execve" => libc::ENOMEM,
+            _ => libc::EPERM,
+        }
+    }
+
+    fn arm() -> Option<Armed> {
+        let wish = std::env::var("TINE_FAULT").ok()?;
+        let (nth, name) = wish.split_once(':').map_or((wish.as_str(), None), |(n, name)| (n, Some(name)));
+        let errno = name.and_then(|name| ERRNOS.iter().find(|(known, _)| *known == name)).map(|(_, e)| *e);
+        Some(Armed { nth: nth.parse().ok(), errno, calls: shared_counter() })
+    }
+
+    /// A zeroed counter in a page that survives `fork` as the same page.
+    fn shared_counter() -> &'static AtomicU64 {
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let flags = MapFlags::SHARED;
+        let both = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing (mmap(2)).
+        let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, both, flags) };
+        let page = page.expect("a test run has a page of memory to count in");
+        // SAFETY: the page is zeroed, aligned, and never unmapped, so it is a valid counter for ever.
+        unsafe { &*page.cast::<AtomicU64>() }
+    }
+
+    pub(crate) fn point(call: &'static str) -> io::Result<()> {
+        let Some(armed) = ARMED.get_or_init(arm) else { return Ok(()) };
+        let n = armed.calls.fetch_add(1, Relaxed) + 1;
+        if armed.nth != Some(n) {
+            return Ok(());
+        }
+        let errno = armed.errno.unwrap_or_else(|| usual(call));
+        let name = ERRNOS.iter().find(|(_, known)| *known == errno).map_or("other", |(name, _)| name);
+        let _ = writeln!(io::stderr(), "fault  n={n} call={call} errno={name}");
+        Err(io::Error::from_raw_os_error(errno))
+    }
+
+    /// How many calls have passed the fault point so far, here and in all that was forked; `None` when unarmed.
+    pub fn calls() -> Option<u64> {
+        ARMED.get_or_init(arm).as_ref().map(|armed| armed.calls.load(Relaxed))
+    }
+
+    static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+    /// How many times this process (and those it was forked from) has asked for memory; zero unless
+    /// [`Counting`] is the program's global allocator.
+    pub fn allocations() -> u64 {
+        ALLOCATIONS.load(Relaxed)
+    }
+
+    /// The system's allocator with a count, to show that the way from fork to handler or exec allocates nothing.
+    pub struct Counting;
+
+    // SAFETY: every call is handed on unchanged to `System`, which keeps the contract of `GlobalAlloc`; the count
+    // beside it is an atomic and allocates nothing.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            ALLOCATIONS.fetch_add(1, Relaxed);
+            // SAFETY: the caller keeps `alloc`'s contract for `layout`, and it is handed on unchanged.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: `pointer` came from `System.alloc` above with the same `layout`, as the caller promises.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+}

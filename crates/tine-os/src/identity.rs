@@ -1,0 +1,81 @@
+//! Who a process is, and who is at the other end of a Unix socket. setresuid(2), setgroups(2), credentials(7), unix(7).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::{check, fault};
+
+/// A user, a group and supplementary groups, by number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Real, effective and saved user id.
+    pub uid: u32,
+    /// Real, effective and saved group id.
+    pub gid: u32,
+    /// All supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// The process at the other end of a Unix stream when it connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Its process id, in our pid namespace; 0 when it is not visible there.
+    pub pid: u32,
+    /// Its effective user id.
+    pub uid: u32,
+    /// Its effective group id.
+    pub gid: u32,
+}
+
+/// This process's effective user id.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Becomes `who`, for good: groups first, then group, then user, since each needs the privilege that the next gives up;
+/// then looks whether it is true.
+///
+/// # Errors
+/// EPERM without the privilege; [`io::ErrorKind::Other`] when the kernel said yes and did otherwise.
+pub fn assume(who: &Identity) -> io::Result<()> {
+    fault::point("setgroups")?;
+    // SAFETY: the pointer and length are those of one live slice, and gid_t is u32 on Linux (setgroups(2)).
+    check(unsafe { libc::setgroups(who.groups.len(), who.groups.as_ptr()) })?;
+    fault::point("setresgid")?;
+    // SAFETY: takes plain numbers; the process has one thread, so "all threads" is this one (setresgid(2)).
+    check(unsafe { libc::setresgid(who.gid, who.gid, who.gid) })?;
+    fault::point("setresuid")?;
+    // SAFETY: as above (setresuid(2)).
+    check(unsafe { libc::setresuid(who.uid, who.uid, who.uid) })?;
+    verify(who)
+}
+
+fn verify(who: &Identity) -> io::Result<()> {
+    let (mut real, mut effective, mut saved) = (0, 0, 0);
+    // SAFETY: the three pointers are to live integers of ours (getresuid(2)).
+    check(unsafe { libc::getresuid(&mut real, &mut effective, &mut saved) })?;
+    let users = [real, effective, saved];
+    // SAFETY: as above (getresgid(2)).
+    check(unsafe { libc::getresgid(&mut real, &mut effective, &mut saved) })?;
+    let groups = [real, effective, saved];
+    if users == [who.uid; 3] && groups == [who.gid; 3] {
+        Ok(())
+    } else {
+        Err(io::Error::other("the identity is not the one that was asked for"))
+    }
+}
+
+/// Who connected a Unix stream, as the kernel noted it then: SO_PEERCRED in unix(7).
+///
+/// # Errors
+/// ENOPROTOOPT and others when the socket is not of that kind.
+pub fn peer_credentials(socket: impl AsFd) -> io::Result<Credentials> {
+    fault::point("getsockopt")?;
+    let mut found = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    let value = (&raw mut found).cast();
+    // SAFETY: `value` points to a live `ucred` of `length` bytes, and the descriptor is borrowed, so open.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, value, &mut length) })?;
+    Ok(Credentials { pid: found.pid.unsigned_abs(), uid: found.uid, gid: found.gid })
+}
