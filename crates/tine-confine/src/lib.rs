@@ -1,0 +1,31 @@
+//! What a child gives up before it meets its client: a [`Plan`] as data, made ready once, entered by each child.
+//!
+//! `Plan` says what is wanted. [`Plan::prepare`] checks it in the master, where a mistake can still be told to the
+//! operator, and gives a [`Prepared`]. [`Prepared::enter`] is what a child does: an ordered list of steps, each a small
+//! file in `step/`. A step that fails ends the matter with its name and the kernel's error: never a child less confined
+//! than was asked. This crate knows no network and can be used by itself.
+//!
+//! What there is so far is the child contract, the same whatever the master inherited: session, signals, limits,
+//! identity, directory, mask. Descriptors are placed by the caller, who knows them, with [`Step::Descriptors`] as name.
+//!
+//! ```
+//! use tine_confine::Plan;
+//!
+//! let plan = Plan { umask: 0o027, ..Plan::default() };
+//! let prepared = plan.prepare()?;
+//! // ... fork, and in the child: prepared.enter()?
+//! # let _ = prepared;
+//! # Ok::<(), tine_confine::PlanError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod enter;
+mod plan;
+mod report;
+mod step;
+
+pub use enter::Prepared;
+pub use plan::{Limit, Plan, PlanError};
+pub use report::{Failure, Step};
+pub use tine_os::identity::Identity;

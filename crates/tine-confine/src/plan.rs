@@ -1,0 +1,225 @@
+//! The plan: what a child gives up, as data. It makes no system call; `prepare` only looks.
+
+use std::path::PathBuf;
+use std::{error, fmt, io};
+
+use tine_os::identity::{self, Identity};
+use tine_os::limit::{self, RESOURCES, Resource, Rlimit};
+
+use crate::enter::Prepared;
+
+/// What a child gives up. The default is the child contract without anything that the operator must choose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Who the child becomes; `None` leaves it who the master is.
+    pub identity: Option<Identity>,
+    /// Its working directory; `None` leaves the master's.
+    pub directory: Option<PathBuf>,
+    /// Its mask of file modes.
+    pub umask: u32,
+    /// Limits that differ from the contract's.
+    pub limits: Vec<Limit>,
+}
+
+/// A limit on one resource, soft and hard; `None` is unlimited. The numbers are those of setrlimit(2): bytes for sizes,
+/// seconds for `cpu`, counts for the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The resource's name: `nofile`, `core`, `as` ...
+    pub resource: &'static str,
+    /// The limit in force.
+    pub soft: Option<u64>,
+    /// What the child itself may raise it to.
+    pub hard: Option<u64>,
+}
+
+/// The contract's own limits; every other soft limit is raised to its hard one, so that an odd shell's leftovers do not
+/// reach a program. A limit that was inherited lower stays lower: somebody meant it.
+const CONTRACT: [Limit; 3] = [
+    // 1, not 0: a core_pattern that is a pipe ignores 0 and takes 1 for "do not run" (core(5)).
+    Limit { resource: "core", soft: Some(1), hard: Some(1) },
+    // What select(2) can take, and room for those who know that they need more.
+    Limit { resource: "nofile", soft: Some(1024), hard: Some(4096) },
+    // An unlimited stack changes how the kernel lays out memory; this is the kernel's own default.
+    Limit { resource: "stack", soft: Some(8 << 20), hard: None },
+];
+
+/// What is wrong with a plan.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// No resource has this name.
+    Resource(String),
+    /// A soft limit above its hard one.
+    SoftAboveHard(&'static str),
+    /// A hard limit above the inherited one, without the privilege to raise it.
+    AboveInherited(&'static str, u64),
+    /// The directory cannot be used.
+    Directory(PathBuf, io::Error),
+    /// Becoming somebody else takes root.
+    NotRoot(u32),
+    /// The mask has bits beyond 0777.
+    Umask(u32),
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan { identity: None, directory: None, umask: 0o077, limits: Vec::new() }
+    }
+}
+
+impl Limit {
+    /// A limit by the resource's name.
+    ///
+    /// # Errors
+    /// [`PlanError::Resource`] for a name that is none, [`PlanError::SoftAboveHard`].
+    pub fn new(resource: &str, soft: Option<u64>, hard: Option<u64>) -> Result<Limit, PlanError> {
+        let known = RESOURCES.iter().find(|(name, _)| *name == resource);
+        let (resource, _) = known.ok_or_else(|| PlanError::Resource(resource.to_owned()))?;
+        if soft.unwrap_or(u64::MAX) > hard.unwrap_or(u64::MAX) {
+            return Err(PlanError::SoftAboveHard(resource));
+        }
+        Ok(Limit { resource, soft, hard })
+    }
+}
+
+impl Plan {
+    /// Checks the plan against this process and makes it ready to be entered.
+    ///
+    /// To be called before the master raises any limit of its own: the limits found now are the ones that were inherited.
+    ///
+    /// # Errors
+    /// What a child would fail of later.
+    pub fn prepare(&self) -> Result<Prepared, PlanError> {
+        if self.umask & !0o777 != 0 {
+            return Err(PlanError::Umask(self.umask));
+        }
+        let root = identity::effective_uid() == 0;
+        if let Some(who) = &self.identity
+            && !root
+            && who.uid != identity::effective_uid()
+        {
+            return Err(PlanError::NotRoot(who.uid));
+        }
+        if let Some(directory) = &self.directory {
+            let meta =
+                std::fs::metadata(directory).map_err(|why| PlanError::Directory(directory.clone(), why))?;
+            if !meta.is_dir() {
+                let why = io::ErrorKind::NotADirectory.into();
+                return Err(PlanError::Directory(directory.clone(), why));
+            }
+        }
+        let mut limits = Vec::new();
+        for (name, resource) in RESOURCES {
+            let inherited = limit::get(resource);
+            limits.push((resource, self.limit(name, inherited, root)?));
+        }
+        // Somebody who is who we want already needs no privilege, and no call that takes it.
+        let identity = self.identity.clone().filter(|_| root);
+        Ok(Prepared { identity, directory: self.directory.clone(), umask: self.umask, limits })
+    }
+
+    fn limit(&self, name: &'static str, inherited: Rlimit, root: bool) -> Result<Rlimit, PlanError> {
+        let ceiling = inherited.maximum;
+        if let Some(asked) = self.limits.iter().rev().find(|limit| limit.resource == name) {
+            let above = asked.hard.unwrap_or(u64::MAX) > ceiling.unwrap_or(u64::MAX);
+            return match ceiling {
+                Some(most) if above && !root => Err(PlanError::AboveInherited(asked.resource, most)),
+                _ => Ok(Rlimit { current: asked.soft, maximum: asked.hard }),
+            };
+        }
+        let ours = CONTRACT.iter().find(|limit| limit.resource == name);
+        let (soft, hard) = ours.map_or((None, None), |ours| (ours.soft, ours.hard));
+        let maximum = least(hard, ceiling);
+        Ok(Rlimit { current: least(soft, maximum), maximum })
+    }
+}
+
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource(name) => {
+                let known: Vec<_> = RESOURCES.iter().map(|(name, _)| *name).collect();
+                write!(f, "no resource limit is called '{name}'; there are {}", known.join(", "))
+            }
+            Self::SoftAboveHard(name) => write!(f, "limit {name}: the soft limit is above the hard one"),
+            Self::AboveInherited(name, most) => write!(
+                f,
+                "limit {name}: above the hard limit of {most} that tine was started with, and only root may raise it"
+            ),
+            Self::Directory(path, why) => write!(f, "directory {}: {why}", path.display()),
+            Self::NotRoot(uid) => {
+                write!(f, "becoming user {uid} needs root: start tine as root, or as that user")
+            }
+            Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
+        }
+    }
+}
+
+impl error::Error for PlanError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Directory(_, why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// The pairs that a child sets.
+pub(crate) type Limits = Vec<(Resource, Rlimit)>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits_of(plan: &Plan, name: &'static str, inherited: (Option<u64>, Option<u64>)) -> Rlimit {
+        let inherited = Rlimit { current: inherited.0, maximum: inherited.1 };
+        plan.limit(name, inherited, true).unwrap()
+    }
+
+    #[test]
+    fn an_odd_soft_limit_that_was_inherited_does_not_reach_the_child() {
+        let plan = Plan::default();
+        for odd in [Some(3), Some(300), None] {
+            assert_eq!(
+                limits_of(&plan, "nofile", (odd, None)),
+                Rlimit { current: Some(1024), maximum: Some(4096) }
+            );
+            assert_eq!(limits_of(&plan, "fsize", (odd, None)), Rlimit { current: None, maximum: None });
+        }
+    }
+
+    #[test]
+    fn a_hard_limit_that_was_inherited_stays() {
+        let low = limits_of(&Plan::default(), "nofile", (Some(20), Some(64)));
+        assert_eq!(low, Rlimit { current: Some(64), maximum: Some(64) });
+    }
+
+    #[test]
+    fn a_limit_above_the_inherited_one_is_refused_at_it_plus_one_without_root() {
+        for (asked, fine) in [(63, true), (64, true), (65, false)] {
+            let limits = vec![Limit::new("nofile", Some(1), Some(asked)).unwrap()];
+            let plan = Plan { limits, ..Plan::default() };
+            let inherited = Rlimit { current: Some(64), maximum: Some(64) };
+            assert_eq!(plan.limit("nofile", inherited, false).is_ok(), fine, "asked for {asked}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_before_there_is_a_child() {
+        assert!(matches!(Limit::new("files", None, None), Err(PlanError::Resource(_))));
+        assert!(matches!(Limit::new("core", None, Some(1)), Err(PlanError::SoftAboveHard("core"))));
+        let nowhere = Plan { directory: Some("/nonexistent".into()), ..Plan::default() };
+        assert!(matches!(nowhere.prepare(), Err(PlanError::Directory(..))));
+        let file = Plan { directory: Some("/dev/null".into()), ..Plan::default() };
+        assert!(matches!(file.prepare(), Err(PlanError::Directory(..))));
+        assert!(matches!(Plan { umask: 0o1000, ..Plan::default() }.prepare(), Err(PlanError::Umask(_))));
+    }
+}

@@ -1,0 +1,92 @@
+//! Which step failed, and why: what a child tells the master when it cannot start.
+
+use std::{error, fmt, io};
+
+/// One step on the way from fork to the client, in the order in which they are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Step {
+    /// A session of its own.
+    Session = 1,
+    /// Descriptors placed and closed.
+    Descriptors = 2,
+    /// Resource limits.
+    Limits = 3,
+    /// Groups, group and user.
+    Identity = 4,
+    /// The working directory.
+    Directory = 5,
+    /// Signals back to their defaults.
+    Signals = 6,
+    /// The program executed.
+    Exec = 7,
+}
+
+/// A step that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Which.
+    pub step: Step,
+    /// What the kernel said.
+    pub error: io::Error,
+}
+
+impl Step {
+    /// The step with this number, where there is one.
+    pub fn from_number(number: u8) -> Option<Step> {
+        let all = [
+            Step::Session,
+            Step::Descriptors,
+            Step::Limits,
+            Step::Identity,
+            Step::Directory,
+            Step::Signals,
+            Step::Exec,
+        ];
+        all.into_iter().find(|step| *step as u8 == number)
+    }
+
+    /// Makes an error into a failure of this step.
+    pub fn failed(self) -> impl FnOnce(io::Error) -> Failure {
+        move |error| Failure { step: self, error }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Session => "session",
+            Step::Descriptors => "descriptors",
+            Step::Limits => "limits",
+            Step::Identity => "identity",
+            Step::Directory => "directory",
+            Step::Signals => "signals",
+            Step::Exec => "exec",
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.step, self.error)
+    }
+}
+
+impl error::Error for Failure {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
+        let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
+        assert_eq!(known.len(), 7);
+        assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
+    }
+}

@@ -1,0 +1,8 @@
+//! The steps, one a file; `enter` says in which order and why.
+
+pub(crate) mod directory;
+pub(crate) mod identity;
+pub(crate) mod limits;
+pub(crate) mod session;
+pub(crate) mod signals;
+pub(crate) mod umask;
