@@ -1,0 +1,3 @@
+//! What alters a running server.
+
+pub(crate) mod drain;

@@ -1,0 +1,69 @@
+//! A server that gives every client a process of its own.
+//!
+//! Accept; fork a duplicate to talk over that stream; accept again. The child closes the listener, the parent closes the
+//! client, the dead are reaped. Datagrams are read and handled in a loop instead, because a fork for each would cost
+//! more than the work. It is the oldest model of a server in Unix, and this crate is what makes it hold up: nothing is
+//! lost, nothing leaks, nothing spins, and whatever a client does stays with that client.
+//!
+//! ```no_run
+//! use std::io;
+//! use tine::{Conn, Server};
+//!
+//! fn main() -> Result<(), tine::Error> {
+//!     Server::new()
+//!         .listen("tcp://127.0.0.1:7000")?
+//!         .children(512)
+//!         .serve(|conn: Conn| io::copy(&mut &conn, &mut &conn).map(drop))
+//! }
+//! ```
+//!
+//! # What a child is
+//!
+//! A child inherits a copy of everything that the master's memory holds when it is forked: configuration, keys, the
+//! state of random number generators. Do not hold in the master what a client's process must not read, and give
+//! [`Server::after_fork`] a hook for every generator that does not ask the kernel each time; `HashMap`'s keys are the
+//! same in all children. Descriptors are not inherited: a child has the connection, the log and `/dev/null`, and
+//! whatever [`Server::keep`] names. Files that a handler needs are opened in [`Handler::prepare`].
+//!
+//! A handler that panics, overflows its stack, calls `process::exit` or leaves threads behind ends its own client and
+//! becomes an [`Outcome`]. No destructor of the master's values ever runs in a child.
+//!
+//! # Threads
+//!
+//! The master has one thread, and says so with an error otherwise: a fork copies only the thread that calls. A program
+//! with threads calls [`Server::start`] before its first one; the master is then a process of its own, and the program's
+//! own children stay its own. Children may start threads as they like.
+//!
+//! The stages of a connection's life are the modules of this crate: bind, admit, fork, (confine, a crate of its own),
+//! serve, reap. `mode/each.rs` puts them together and is the file to read first.
+
+#![forbid(unsafe_code)]
+
+mod addr;
+mod change;
+mod conn;
+mod error;
+mod event;
+mod handler;
+mod host;
+mod life;
+mod master;
+mod mode;
+mod program;
+mod server;
+
+pub use addr::{AddrError, Listen, Transport};
+pub use conn::{Conn, ReadHalf, WriteHalf};
+pub use error::{BindError, Error, StartError};
+pub use event::{Bill, Event, How, Outcome, Peer, Status};
+pub use handler::{Datagram, DatagramHandler, Handler, Reply};
+pub use host::{Gone, Handle};
+pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
+pub use server::Server;
+pub use tine_confine::{Identity, Limit, Plan, PlanError, Step};
+pub use tine_os::identity::Credentials;
+pub use tine_os::socket::Addr;
+
+/// For tests of tine itself: see `tine_os::fault`.
+#[cfg(feature = "fault")]
+pub use tine_os::fault;

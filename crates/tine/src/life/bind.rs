@@ -1,0 +1,390 @@
+//! Bind: sockets of our own and inherited ones, as listeners.
+//!
+//! A Unix path served by a live process is refused; a stale one is replaced. ip(7), unix(7), sd_listen_fds(3).
+
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use tine_os::Pid;
+use tine_os::pass;
+use tine_os::socket::{self, Addr, IntOption, Kind, RawAddr};
+use tine_os::{fd, identity};
+
+use crate::addr::{Listen, Options, Place, Transport, is_dual};
+use crate::error::BindError;
+use crate::event::Peer;
+use crate::life::pause::Pause;
+
+/// The queue of clients that the kernel keeps, unless another length is asked for. A SYN that finds it full is dropped,
+/// and costs its client a second; the kernel cuts this to net.core.somaxconn.
+const BACKLOG: u32 = 4096;
+
+/// A bound socket that clients arrive at.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub name: String,
+    pub fd: OwnedFd,
+    pub local: Addr,
+    pub transport: Transport,
+    pub backlog: u32,
+    pub role: Role,
+    /// Rests when accepting or forking fails.
+    pub pause: Pause,
+    /// Rests when children cannot start.
+    pub throttle: Pause,
+    /// A client that was accepted when no child could be made; it is the next one.
+    pub held: Option<Arrival>,
+    path: Option<BoundPath>,
+}
+
+/// How clients come out of a listener.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// By accepting.
+    Accept,
+    /// The socket itself is lent to a child, and not looked at until that child ends.
+    Lend(Option<Pid>),
+    /// A worker of ours sends them: see `mode/peer`.
+    Channel,
+    /// Not at all: workers read it.
+    Workers,
+}
+
+/// A client that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub fd: OwnedFd,
+    pub peer: Peer,
+    pub local: Addr,
+}
+
+/// A path that was bound, and the file that it was then.
+#[derive(Debug)]
+struct BoundPath {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+/// Makes the listeners that an address stands for.
+pub(crate) fn bind(listen: &Listen) -> Result<Vec<Listener>, BindError> {
+    match &listen.place {
+        Place::At(all) => all.iter().map(|addr| own(listen, addr)).collect(),
+        Place::Everywhere(port) => everywhere(listen, *port).map(|listener| vec![listener]),
+        Place::Inherited(number) => {
+            let fd = fd::inherited(*number).map_err(|why| {
+                BindError::new("take", listen, why)
+                    .advise("no such descriptor was passed to tine, or it is used twice")
+            })?;
+            adopt(listen, fd).map(|listener| vec![listener])
+        }
+        Place::Systemd(name) => systemd(listen, name),
+    }
+}
+
+/// IPv6 and IPv4 by one socket; IPv4 alone where this machine has no IPv6.
+fn everywhere(listen: &Listen, port: u16) -> Result<Listener, BindError> {
+    let at = |ip: [u8; 4]| Addr::Inet((ip, port).into());
+    let both = own(listen, &Addr::Inet((std::net::Ipv6Addr::UNSPECIFIED, port).into()));
+    match both {
+        Err(why)
+            if matches!(why.error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported) =>
+        {
+            own(listen, &at([0, 0, 0, 0]))
+        }
+        // EAFNOSUPPORT has no kind of its own in std.
+        Err(why) if why.error.raw_os_error() == Some(97) => own(listen, &at([0, 0, 0, 0])),
+        other => other,
+    }
+}
+
+fn own(listen: &Listen, addr: &Addr) -> Result<Listener, BindError> {
+    let fail = |what| move |why| BindError::new(what, listen, why);
+    let kind = match listen.transport {
+        Transport::Stream => Kind::Stream,
+        Transport::Packet => Kind::Packet,
+        Transport::Datagram => Kind::Datagram,
+    };
+    let fd = socket::open(addr, kind).map_err(fail("open a socket for"))?;
+    if let Addr::Inet(inet) = addr {
+        if inet.is_ipv6() {
+            let v6only = listen.options.v6only || !is_dual(addr);
+            socket::set_int(&fd, IntOption::V6_ONLY, v6only.into()).map_err(fail("set v6only on"))?;
+        }
+        if kind == Kind::Stream {
+            socket::set_int(&fd, IntOption::REUSE_ADDRESS, 1).map_err(fail("set SO_REUSEADDR on"))?;
+        }
+    }
+    set_options(listen, &fd, &listen.options)?;
+    let path = match addr {
+        Addr::Path(path) => Some(bind_path(listen, &fd, path, kind)?),
+        _ => {
+            socket::bind(&fd, addr).map_err(fail("bind"))?;
+            None
+        }
+    };
+    let listener = ready(listen, fd, kind)?;
+    Ok(Listener { path, ..listener })
+}
+
+/// Binds a path: over a stale socket, never over a live one or over anything that is no socket.
+fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<BoundPath, BindError> {
+    let fail = |what| move |why| BindError::new(what, listen, why);
+    let path = std::path::absolute(path).map_err(fail("bind"))?;
+    let addr = Addr::Path(path.clone());
+    if let Ok(there) = fs::symlink_metadata(&path) {
+        if !there.file_type().is_socket() {
+            let why = io::ErrorKind::AlreadyExists.into();
+            return Err(BindError::new("bind", listen, why)
+                .advise("what is there is no socket; tine leaves it alone"));
+        }
+        let probe = socket::open(&addr, kind).map_err(fail("open a socket for"))?;
+        match socket::connect(&probe, &addr) {
+            Err(why) if why.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(&path).map_err(fail("remove the stale socket"))?;
+            }
+            Err(why) if why.kind() == io::ErrorKind::NotFound => {}
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => return Err(fail("bind")(why)),
+            // Connected, or its queue is full, or it is of another type: somebody is there.
+            _ => {
+                let why = io::ErrorKind::AddrInUse.into();
+                return Err(BindError::new("bind", listen, why).advise("a live process serves there"));
+            }
+        }
+    }
+    if let Some(mode) = listen.options.mode {
+        // Before the bind, so that there is no moment at which the path is open to more: the kernel takes the mode from
+        // the socket's own file. What our umask takes away is given back after it.
+        fs::File::from(fd.try_clone().map_err(fail("bind"))?)
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(fail("set the mode of"))?;
+    }
+    socket::bind(fd, &addr).map_err(|why| {
+        let missing = why.kind() == io::ErrorKind::NotFound;
+        let error = BindError::new("bind", listen, why);
+        if missing { error.advise("the directory is missing") } else { error }
+    })?;
+    let made = fs::symlink_metadata(&path).map_err(fail("look at"))?;
+    let bound = BoundPath { path, file: (made.dev(), made.ino()) };
+    if let Some(mode) = listen.options.mode {
+        fs::set_permissions(&bound.path, Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
+    }
+    let (user, group) = (&listen.options.user, &listen.options.group);
+    if user.is_some() || group.is_some() {
+        let nobody = |what: &str, name: &str| {
+            let why = io::Error::new(io::ErrorKind::NotFound, format!("no {what} '{name}'"));
+            BindError::new("set the owner of", listen, why)
+        };
+        let uid = user.as_ref().map(|name| uid(name).ok_or_else(|| nobody("user", name))).transpose()?;
+        let gid = group.as_ref().map(|name| gid(name).ok_or_else(|| nobody("group", name))).transpose()?;
+        lchown(&bound.path, uid, gid).map_err(fail("set the owner of"))?;
+    }
+    Ok(bound)
+}
+
+/// What is inherited: looked at, not believed.
+pub(crate) fn adopt(listen: &Listen, fd: OwnedFd) -> Result<Listener, BindError> {
+    let fail =
+        |why| BindError::new("take", listen, why).advise("it must be a listening or a datagram socket");
+    let (kind, listens) = socket::describe(&fd).map_err(fail)?;
+    if kind != Kind::Datagram && !listens {
+        return Err(fail(io::Error::other("a connection, not a listener")));
+    }
+    set_options(listen, &fd, &listen.options)?;
+    ready(listen, fd, kind)
+}
+
+fn systemd(listen: &Listen, name: &str) -> Result<Vec<Listener>, BindError> {
+    let fail = |why: String| BindError::new("take", listen, io::Error::other(why));
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    if variable("LISTEN_PID") != Pid::own().to_string() {
+        return Err(fail("systemd has passed no descriptors to this process (LISTEN_PID)".into()));
+    }
+    let count: usize = variable("LISTEN_FDS").parse().unwrap_or(0);
+    let names = variable("LISTEN_FDNAMES");
+    let mine: Vec<_> = names.split(':').take(count).enumerate().filter(|(_, n)| *n == name).collect();
+    if mine.is_empty() {
+        return Err(fail(format!(
+            "systemd has passed {count} descriptors, named '{names}', none of them so"
+        )));
+    }
+    mine.into_iter()
+        .map(|(i, _)| {
+            let fd = fd::inherited(3 + i as i32).map_err(|why| BindError::new("take", listen, why))?;
+            adopt(listen, fd)
+        })
+        .collect()
+}
+
+fn set_options(listen: &Listen, fd: &OwnedFd, options: &Options) -> Result<(), BindError> {
+    let numbers = options.numbers.iter().map(|(option, value)| socket::set_int(fd, *option, *value));
+    let names = options.names.iter().map(|(option, value)| socket::set_name(fd, *option, value));
+    numbers.chain(names).collect::<io::Result<()>>().map_err(|why| {
+        let denied = why.kind() == io::ErrorKind::PermissionDenied;
+        let error = BindError::new("set the options of", listen, why);
+        if denied {
+            error.advise("mark, transparent and device need CAP_NET_ADMIN or CAP_NET_RAW")
+        } else {
+            error
+        }
+    })
+}
+
+/// The last step for every kind: listening, or told where datagrams were sent to; never blocking.
+fn ready(listen: &Listen, fd: OwnedFd, kind: Kind) -> Result<Listener, BindError> {
+    let fail = |what| move |why| BindError::new(what, listen, why);
+    let local = socket::local_addr(&fd).map_err(fail("ask the address of"))?;
+    fd::set_blocking(&fd, false).map_err(fail("set up"))?;
+    let mut backlog = 0;
+    if kind == Kind::Datagram {
+        if let Addr::Inet(inet) = &local {
+            let option = if inet.is_ipv6() { IntOption::PACKET_INFO_V6 } else { IntOption::PACKET_INFO };
+            socket::set_int(&fd, option, 1).map_err(fail("set packet information on"))?;
+        }
+    } else {
+        backlog = listen.options.backlog.unwrap_or(BACKLOG);
+        socket::listen(&fd, backlog).map_err(fail("listen at"))?;
+    }
+    let transport = match kind {
+        Kind::Stream => Transport::Stream,
+        Kind::Packet => Transport::Packet,
+        Kind::Datagram => Transport::Datagram,
+    };
+    Ok(Listener {
+        name: name(&local, transport),
+        fd,
+        local,
+        transport,
+        backlog,
+        role: if transport == Transport::Datagram { Role::Workers } else { Role::Accept },
+        pause: Pause::default(),
+        throttle: Pause::default(),
+        held: None,
+        path: None,
+    })
+}
+
+/// The address as an operator would write it, with the port that it has now.
+fn name(local: &Addr, transport: Transport) -> String {
+    let scheme = match transport {
+        Transport::Stream => "unix:",
+        Transport::Packet => "seqpacket:",
+        Transport::Datagram => "unixgram:",
+    };
+    match local {
+        Addr::Inet(addr) if transport == Transport::Datagram => format!("udp://{addr}"),
+        Addr::Inet(addr) => format!("tcp://{addr}"),
+        Addr::Path(path) => format!("{scheme}{}", path.display()),
+        Addr::Abstract(name) => format!("{scheme}@{}", String::from_utf8_lossy(name).escape_default()),
+        Addr::Vsock { cid: u32::MAX, port } => format!("vsock:*:{port}"),
+        Addr::Vsock { cid, port } => format!("vsock:{cid}:{port}"),
+        _ => scheme.to_owned(),
+    }
+}
+
+impl Listener {
+    /// A listener whose clients a worker of ours sends through `channel`.
+    pub(crate) fn channel(of: &Listener, channel: OwnedFd) -> Listener {
+        Listener {
+            name: of.name.clone(),
+            fd: channel,
+            local: of.local.clone(),
+            transport: of.transport,
+            backlog: 0,
+            role: Role::Channel,
+            pause: Pause::default(),
+            throttle: Pause::default(),
+            held: None,
+            path: None,
+        }
+    }
+
+    /// The next client; `None` when nobody waits.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Arrival>> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
+        let arrival = match self.role {
+            Role::Accept => self.accept(),
+            Role::Channel => self.receive(),
+            Role::Lend(_) => fd::duplicate(&self.fd).map(|fd| Some(self.nobody(fd))),
+            Role::Workers => Ok(None),
+        };
+        match arrival {
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other,
+        }
+    }
+
+    fn accept(&self) -> io::Result<Option<Arrival>> {
+        let (fd, addr) = socket::accept(&self.fd)?;
+        let credentials = match self.local {
+            Addr::Inet(_) | Addr::Vsock { .. } => None,
+            _ => identity::peer_credentials(&fd).ok(),
+        };
+        let local = match &self.local {
+            // Bound to one address, the connection has that one; otherwise only the connection knows.
+            Addr::Inet(all) if all.ip().is_unspecified() => unmapped(socket::local_addr(&fd)?),
+            one => one.clone(),
+        };
+        Ok(Some(Arrival { fd, peer: Peer { addr: unmapped(addr), credentials }, local }))
+    }
+
+    fn receive(&self) -> io::Result<Option<Arrival>> {
+        let (mut bytes, mut fds) = ([0; 2 * RawAddr::WIRE], Vec::new());
+        pass::receive(&self.fd, &mut bytes, &mut fds)?;
+        let addr = |wire| RawAddr::from_bytes(wire).and_then(|raw| raw.get()).map(unmapped);
+        let (peer, local) = bytes.split_at(RawAddr::WIRE);
+        Ok(fds.pop().map(|fd| Arrival {
+            fd,
+            peer: Peer { addr: addr(peer).unwrap_or(Addr::Unnamed), credentials: None },
+            local: addr(local).unwrap_or_else(|| self.local.clone()),
+        }))
+    }
+
+    fn nobody(&self, fd: OwnedFd) -> Arrival {
+        Arrival { fd, peer: Peer { addr: Addr::Unnamed, credentials: None }, local: self.local.clone() }
+    }
+
+    /// Whether it is to be looked at when a client may come in.
+    pub(crate) fn is_open(&self) -> bool {
+        !matches!(self.role, Role::Lend(Some(_)) | Role::Workers)
+    }
+
+    /// Takes the path away, if it is still ours.
+    pub(crate) fn remove_path(&self) {
+        let Some(bound) = &self.path else { return };
+        if fs::symlink_metadata(&bound.path).is_ok_and(|now| (now.dev(), now.ino()) == bound.file) {
+            // Nobody to tell, and the next start replaces what is left.
+            let _ = fs::remove_file(&bound.path);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A v4-mapped address is an IPv4 client, and is called so everywhere.
+pub(crate) fn unmapped(addr: Addr) -> Addr {
+    match addr {
+        Addr::Inet(SocketAddr::V6(v6)) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => Addr::Inet((v4, v6.port()).into()),
+            None => Addr::Inet(v6.into()),
+        },
+        other => other,
+    }
+}
+
+fn uid(name: &str) -> Option<u32> {
+    name.parse().ok().or_else(|| uzers::get_user_by_name(name).map(|user| user.uid()))
+}
+
+fn gid(name: &str) -> Option<u32> {
+    name.parse().ok().or_else(|| uzers::get_group_by_name(name).map(|group| group.gid()))
+}

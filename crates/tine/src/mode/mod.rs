@@ -1,0 +1,6 @@
+//! Ways to put the stages of a connection's life together.
+
+pub(crate) mod datagram;
+pub(crate) mod each;
+pub(crate) mod peer;
+pub(crate) mod worker;

@@ -1,0 +1,184 @@
+//! Workers: processes that handle the datagrams of a listener, started by the master and replaced when they die.
+//!
+//! The socket stays in the master, with its queue, so a worker's death loses at most the datagram in its hand.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tine_confine::{Failure, Step};
+use tine_os::signal::{self, Signal};
+use tine_os::{Pid, datagram::Basket, fd};
+
+use crate::error::StartError;
+use crate::event::How;
+use crate::handler::DatagramHandler;
+use crate::life::bind::Listener;
+use crate::life::fork::{Workplace, fork};
+use crate::mode::datagram::{Guard, handle};
+use crate::mode::peer::{Exchange, carry};
+
+/// A worker that died younger than this waits as long before it is replaced, so that one that cannot live does not spin.
+const TOO_SOON: Duration = Duration::from_millis(10);
+
+/// All workers, and the pipe whose end tells them to finish: when they are to, and when the master is gone.
+pub(crate) struct Workers {
+    all: Vec<Worker>,
+    life: (OwnedFd, Option<OwnedFd>),
+}
+
+struct Worker {
+    listener: usize,
+    work: Work,
+    pid: Option<Pid>,
+    born: Instant,
+    due: Option<Instant>,
+    before: Option<(Pid, How)>,
+}
+
+/// What a worker does.
+pub(crate) enum Work {
+    /// Calls a handler for each datagram.
+    Handle { basket: Basket, handler: Rc<RefCell<dyn DatagramHandler>>, guard: Guard },
+    /// Turns datagrams into connections, which the master takes from the other end of `channel`.
+    Exchange { channel: OwnedFd, exchange: Exchange },
+}
+
+/// What a worker needs beside its work.
+pub(crate) struct Bench<'a> {
+    pub workplace: &'a Workplace,
+    pub listener: &'a Listener,
+    pub life: &'a OwnedFd,
+}
+
+impl Workers {
+    pub(crate) fn new() -> io::Result<Workers> {
+        let (read, write) = fd::pipe()?;
+        Ok(Workers { all: Vec::new(), life: (read, Some(write)) })
+    }
+
+    /// Adds a worker for a listener; it is started by [`Workers::start_all`].
+    pub(crate) fn add(&mut self, listener: usize, work: Work) {
+        self.all.push(Worker { listener, work, pid: None, born: Instant::now(), due: None, before: None });
+    }
+
+    pub(crate) fn start_all(
+        &mut self,
+        workplace: &Workplace,
+        listeners: &[Listener],
+    ) -> Result<Vec<Pid>, StartError> {
+        let now = Instant::now();
+        let started = (0..self.all.len())
+            .map(|at| self.start(at, workplace, listeners, now))
+            .collect::<io::Result<_>>();
+        started.map_err(StartError::system("start a worker"))
+    }
+
+    /// Starts a worker; when that fails, it is due again a little later.
+    pub(crate) fn start(
+        &mut self,
+        at: usize,
+        workplace: &Workplace,
+        listeners: &[Listener],
+        now: Instant,
+    ) -> io::Result<Pid> {
+        let worker = &mut self.all[at];
+        (worker.born, worker.due) = (now, Some(now + TOO_SOON * 10));
+        let (listener, life) = (&listeners[worker.listener], &self.life.0);
+        let pid = fork(workplace, |workplace| worker.work.begin(&Bench { workplace, listener, life }))?;
+        (worker.pid, worker.due) = (Some(pid), None);
+        Ok(pid)
+    }
+
+    /// A worker that is to be started now.
+    pub(crate) fn due(&self, now: Instant, serving: bool) -> Option<usize> {
+        self.all.iter().position(|worker| serving && worker.due.is_some_and(|due| due <= now))
+    }
+
+    /// When one is to be started next.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.all.iter().filter_map(|worker| worker.due).min()
+    }
+
+    pub(crate) fn has(&self, pid: Pid) -> bool {
+        self.all.iter().any(|worker| worker.pid == Some(pid))
+    }
+
+    pub(crate) fn listener_of(&self, pid: Pid) -> Option<usize> {
+        self.all.iter().find(|worker| worker.pid == Some(pid)).map(|worker| worker.listener)
+    }
+
+    /// A worker has died.
+    pub(crate) fn died(&mut self, pid: Pid, how: How, now: Instant) {
+        let finishing = self.life.1.is_none();
+        if let Some(worker) = self.all.iter_mut().find(|worker| worker.pid == Some(pid)) {
+            let young = now.saturating_duration_since(worker.born) < TOO_SOON;
+            worker.pid = None;
+            worker.before = Some((pid, how));
+            worker.due = (!finishing).then_some(if young { now + TOO_SOON } else { now });
+        }
+    }
+
+    /// A worker has begun: tells of the one that it replaces.
+    pub(crate) fn begun(&mut self, pid: Pid) -> Option<(Pid, How)> {
+        self.all.iter_mut().find(|worker| worker.pid == Some(pid))?.before.take()
+    }
+
+    /// They are to finish what they have, and none is replaced any more.
+    pub(crate) fn drain(&mut self) {
+        self.life.1 = None;
+        self.all.iter_mut().for_each(|worker| worker.due = None);
+    }
+
+    pub(crate) fn kill(&self) {
+        for pid in self.all.iter().filter_map(|worker| worker.pid) {
+            // It is not waited for yet, so the id is its own; that it may be dead already is no matter.
+            let _ = signal::send(pid, Signal::KILL);
+        }
+    }
+
+    /// Whether none is alive.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.iter().all(|worker| worker.pid.is_none())
+    }
+}
+
+impl Work {
+    /// In the worker; comes back only to say why it cannot begin.
+    fn begin(&mut self, bench: &Bench<'_>) -> Failure {
+        match self {
+            Work::Handle { basket, handler, guard } => {
+                handle(bench, basket, &mut *handler.borrow_mut(), guard)
+            }
+            Work::Exchange { channel, exchange } => carry(bench, channel, exchange),
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// In the worker: the child contract, with the datagram socket as descriptor 3, the end of the master's life as 4 and
+    /// `others` from 5 on.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn enter(&self, others: &[&OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
+        let Workplace { null, .. } = self.workplace;
+        let log = self.workplace.log();
+        let mut fds = vec![null.as_fd(), log, log, self.listener.as_fd(), self.life.as_fd()];
+        fds.extend(others.iter().map(|fd| fd.as_fd()));
+        // Numbers above those that are written to, or placing one would overwrite another that is still to be placed.
+        let moved: Vec<_> = fds[3..]
+            .iter()
+            .map(fd::duplicate_high)
+            .collect::<io::Result<_>>()
+            .map_err(Step::Descriptors.failed())?;
+        let fds: Vec<_> = fds[..3].iter().copied().chain(moved.iter().map(AsFd::as_fd)).collect();
+        self.workplace.enter(&fds)?;
+        let placed = (3..fds.len()).map(|number| fd::placed(number as i32)).collect::<io::Result<_>>();
+        // Their numbers were closed with all others.
+        moved.into_iter().for_each(std::mem::forget);
+        placed.map_err(Step::Descriptors.failed())
+    }
+}

@@ -1,0 +1,347 @@
+//! The builder, and the three ways to serve: a handler, a program, datagrams.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tine_confine::Plan;
+use tine_os::datagram::Basket;
+use tine_os::limit;
+use tine_os::socket::{self, Addr, Kind};
+use tine_os::{fd, fork};
+
+use crate::addr::{AddrError, Listen, Transport};
+use crate::error::{BindError, Error, StartError};
+use crate::event::Event;
+use crate::handler::{DatagramHandler, Handler};
+use crate::host::{self, Control, Handle};
+use crate::life::bind::{self, Listener, Role};
+use crate::life::fork::Workplace;
+use crate::life::reap::Reports;
+use crate::life::serve::{HandlerService, Service};
+use crate::master::Master;
+use crate::mode::datagram::Guard;
+use crate::mode::each;
+use crate::mode::peer::Exchange;
+use crate::mode::worker::Work;
+use crate::program::{DatagramMode, Program};
+
+/// Children in all, unless another number is asked for.
+const CHILDREN: usize = 256;
+
+/// How long children have to finish when the server ends, unless another time is asked for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Descriptors that the master needs beside one for each child and listener.
+const DESCRIPTORS: u64 = 64;
+
+/// A server in the making: where it listens, what limits it keeps, what its children are like.
+///
+/// The ways to serve take the process over and come back when the end was asked for (SIGTERM or SIGINT, a second one
+/// means now) and the last child has ended.
+pub struct Server {
+    listeners: Vec<Listener>,
+    children: usize,
+    patience: Duration,
+    plan: Plan,
+    keep: Vec<OwnedFd>,
+    hooks: Vec<Box<dyn Fn()>>,
+    events: Box<dyn FnMut(&Event<'_>)>,
+    workers: usize,
+    guard: Guard,
+}
+
+impl Default for Server {
+    fn default() -> Server {
+        Server::new()
+    }
+}
+
+impl Server {
+    /// A server for 256 children that listens nowhere yet.
+    pub fn new() -> Server {
+        Server {
+            listeners: Vec::new(),
+            children: CHILDREN,
+            patience: PATIENCE,
+            plan: Plan::default(),
+            keep: Vec::new(),
+            hooks: Vec::new(),
+            events: Box::new(|_| {}),
+            workers: 1,
+            guard: Guard { low_ports: false, amplification: 3, own_port: None },
+        }
+    }
+
+    /// Listens at an address as tine(8) writes it: `tcp://127.0.0.1:7000`, `unix:/run/x?mode=0660`, `udp://[::1]:69`.
+    /// May be called again, with addresses of any kind. It is bound now; clients are taken when the server serves.
+    ///
+    /// # Errors
+    /// [`Error::Addr`] when it cannot be understood, [`Error::Bind`] when the system refuses.
+    pub fn listen(self, addr: &str) -> Result<Server, Error> {
+        let listen: Listen = addr.parse().map_err(|why: AddrError| why)?;
+        Ok(self.listen_at(&listen)?)
+    }
+
+    /// Listens at an address that was parsed before.
+    ///
+    /// # Errors
+    /// [`BindError`] when the system refuses.
+    pub fn listen_at(mut self, listen: &Listen) -> Result<Server, BindError> {
+        self.listeners.extend(bind::bind(listen)?);
+        Ok(self)
+    }
+
+    /// Takes over a socket that is bound already: a `TcpListener`, a `UnixListener`, a `UdpSocket`.
+    ///
+    /// # Errors
+    /// [`BindError`] when it is a connection, or no socket.
+    pub fn adopt(mut self, socket: impl Into<OwnedFd>) -> Result<Server, BindError> {
+        let socket = socket.into();
+        let text = format!("fd:{}", socket.as_raw_fd());
+        let listen = Listen {
+            text,
+            place: crate::addr::Place::Inherited(socket.as_raw_fd()),
+            transport: Transport::Stream,
+            options: crate::addr::Options::default(),
+        };
+        self.listeners.push(bind::adopt(&listen, socket)?);
+        Ok(self)
+    }
+
+    /// Where it listens, with the ports that the kernel chose.
+    pub fn addrs(&self) -> Vec<String> {
+        self.listeners.iter().map(|listener| listener.name.clone()).collect()
+    }
+
+    /// The ports of the listeners, in order; `None` for one that has none.
+    pub fn ports(&self) -> Vec<Option<u16>> {
+        let port = |listener: &Listener| match &listener.local {
+            Addr::Inet(addr) => Some(addr.port()),
+            _ => None,
+        };
+        self.listeners.iter().map(port).collect()
+    }
+
+    /// How many children there may be at once; at the limit clients wait in the kernel's queue. Default 256, least 1.
+    pub fn children(mut self, most: usize) -> Server {
+        self.children = most.max(1);
+        self
+    }
+
+    /// How long children have to finish when the end was asked for; then they get SIGTERM, and 2 seconds later SIGKILL.
+    /// Default 30 seconds.
+    pub fn patience(mut self, patience: Duration) -> Server {
+        self.patience = patience;
+        self
+    }
+
+    /// What children give up before they meet their client.
+    pub fn confine(mut self, plan: Plan) -> Server {
+        self.plan = plan;
+        self
+    }
+
+    /// A descriptor that handlers keep, under its number; all others are closed in a child.
+    pub fn keep(mut self, fd: impl Into<OwnedFd>) -> Server {
+        self.keep.push(fd.into());
+        self
+    }
+
+    /// Called in each child, before [`Handler::prepare`]: the place to reseed random state that was copied by the fork.
+    pub fn after_fork(mut self, hook: impl Fn() + 'static) -> Server {
+        self.hooks.push(Box::new(hook));
+        self
+    }
+
+    /// Called in the master for everything that happens. It must not wait for anything.
+    pub fn on_event(mut self, sink: impl FnMut(&Event<'_>) + 'static) -> Server {
+        self.events = Box::new(sink);
+        self
+    }
+
+    /// How many workers each listener for datagrams has with [`Server::serve_datagrams`]. Default 1.
+    pub fn workers(mut self, count: usize) -> Server {
+        self.workers = count.max(1);
+        self
+    }
+
+    /// Whether datagrams from ports below 1024 are answered. Default no: services that answer answers live there.
+    pub fn reply_to_low_ports(mut self, yes: bool) -> Server {
+        self.guard.low_ports = yes;
+        self
+    }
+
+    /// How many times as long as its question, headers included, a reply to a datagram may be; 0 is no limit. Default 3,
+    /// so that a forged source address gains an attacker little.
+    pub fn amplification(mut self, most: u32) -> Server {
+        self.guard.amplification = most;
+        self
+    }
+
+    /// Serves with a handler: each client in a process of its own.
+    ///
+    /// # Errors
+    /// What keeps the server from starting; a process with more than one thread ([`StartError::Fork`]) among it.
+    pub fn serve<H: Handler>(self, handler: H) -> Result<(), Error> {
+        Ok(self.serve_as_master(handler, None, |_| {})?)
+    }
+
+    /// Serves with a program: each client has an instance of its own.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn serve_program(mut self, mut program: Program) -> Result<(), Error> {
+        let mut exchanges = Vec::new();
+        for (at, listener) in self.listeners.iter_mut().enumerate() {
+            if listener.transport != Transport::Datagram {
+                continue;
+            }
+            let idle = match program.datagrams {
+                Some(DatagramMode::Wait) => {
+                    // Only looked at here; what the program does with it may block.
+                    fd::set_blocking(&listener.fd, true)
+                        .map_err(StartError::system("set up a datagram socket"))?;
+                    listener.role = Role::Lend(None);
+                    continue;
+                }
+                Some(DatagramMode::Peer(idle)) => Some(idle),
+                Some(DatagramMode::Each) => None,
+                None => {
+                    let advice =
+                        "a program serves datagrams in one of three ways: --datagram wait, peer or each";
+                    return Err(StartError::Transport { listen: listener.name.clone(), advice }.into());
+                }
+            };
+            let (ours, theirs) =
+                socket::pair(Kind::Packet).map_err(StartError::system("make a channel for a worker"))?;
+            let guard = guard_of(listener, self.guard);
+            exchanges.push((at, theirs, Exchange { idle, guard }, Listener::channel(listener, ours)));
+        }
+        let events = self.take_events();
+        let mut master = self.master(events)?;
+        for (at, channel, exchange, listener) in exchanges {
+            master.workers.add(at, Work::Exchange { channel, exchange });
+            master.listeners.push(listener);
+        }
+        Ok(serve(master, &mut program, |_| {})?)
+    }
+
+    /// Serves datagrams with a handler, in workers that read, handle and reply in batches.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn serve_datagrams<H: DatagramHandler + 'static>(mut self, handler: H) -> Result<(), Error> {
+        if let Some(other) = self.listeners.iter().find(|listener| listener.transport != Transport::Datagram)
+        {
+            let advice = "it carries connections: serve them with Server::serve";
+            return Err(StartError::Transport { listen: other.name.clone(), advice }.into());
+        }
+        let (workers, guard, events) = (self.workers, self.guard, self.take_events());
+        let mut master = self.master(events)?;
+        let handler = Rc::new(RefCell::new(handler));
+        for at in 0..master.listeners.len() {
+            for _ in 0..workers {
+                let basket = Basket::new().map_err(StartError::system("make memory for a worker"))?;
+                let guard = guard_of(&master.listeners[at], guard);
+                master.workers.add(at, Work::Handle { basket, handler: handler.clone(), guard });
+            }
+        }
+        Ok(serve(master, &mut Nobody, |_| {})?)
+    }
+
+    /// Starts the server in a process of its own and gives a handle to it, so that this program may have threads and
+    /// children of its own. To be called before the first thread.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn start<H: Handler>(self, handler: H) -> Result<Handle, Error> {
+        Ok(host::start(self, handler)?)
+    }
+
+    pub(crate) fn serve_as_master<H: Handler>(
+        mut self,
+        handler: H,
+        control: Option<Control>,
+        ready: impl FnOnce(&Control),
+    ) -> Result<(), StartError> {
+        if let Some(other) = self.listeners.iter().find(|listener| listener.transport == Transport::Datagram)
+        {
+            let advice = "it carries datagrams: serve them with Server::serve_datagrams";
+            return Err(StartError::Transport { listen: other.name.clone(), advice });
+        }
+        let (hooks, events) = (std::mem::take(&mut self.hooks), self.take_events());
+        let mut master = self.master(events)?;
+        master.control = control;
+        serve(master, &mut HandlerService { handler, hooks }, ready)
+    }
+
+    fn take_events(&mut self) -> Box<dyn FnMut(&Event<'_>)> {
+        std::mem::replace(&mut self.events, Box::new(|_| {}))
+    }
+
+    /// Checks all that can be checked and opens all that children will need, before the first of them.
+    fn master(self, events: Box<dyn FnMut(&Event<'_>)>) -> Result<Master, StartError> {
+        if self.listeners.is_empty() {
+            return Err(StartError::NoListener);
+        }
+        match fork::threads() {
+            Ok(1) => {}
+            Ok(n) => return Err(StartError::Fork(tine_os::ForkError::Threads(n))),
+            Err(why) => return Err(StartError::Fork(tine_os::ForkError::Unknown(why))),
+        }
+        let system = StartError::system;
+        fd::fill_standard().map_err(system("open /dev/null in the place of a closed descriptor"))?;
+        // Before any limit of our own is raised: what was inherited is what children are measured by.
+        let plan = self.plan.prepare().map_err(StartError::Plan)?;
+        let needed = (self.children + self.listeners.len()) as u64 + DESCRIPTORS;
+        let allowed = limit::raise_nofile(needed).map_err(system("raise the limit on open descriptors"))?;
+        if allowed < needed {
+            return Err(StartError::Descriptors { children: self.children, needed, allowed });
+        }
+        let reports = Reports::new().map_err(system("make a pipe for reports"))?;
+        let mut keep: Vec<_> = self.keep.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
+        keep.sort_unstable();
+        let mut keep_for_setup = keep.clone();
+        keep_for_setup.push(reports.child_end());
+        keep_for_setup.sort_unstable();
+        // Descriptors stay open for as long as the process lives, under the numbers that were just noted.
+        self.keep.into_iter().for_each(std::mem::forget);
+        let null = fd::null().map_err(system("open /dev/null"))?;
+        let log = fd::duplicate(std::io::stderr()).map_err(system("duplicate standard error"))?;
+        let workplace = Workplace { plan, null, log, reports, keep, keep_for_setup };
+        Master::new(self.listeners, workplace, self.children, self.patience, events)
+    }
+}
+
+fn serve(
+    mut master: Master,
+    service: &mut dyn Service,
+    ready: impl FnOnce(&Control),
+) -> Result<(), StartError> {
+    master.open()?;
+    if let Some(control) = &master.control {
+        ready(control);
+    }
+    each::run(&mut master, service)?;
+    let status = master.close();
+    if let Some(control) = &master.control {
+        control.end(status);
+    }
+    Ok(())
+}
+
+fn guard_of(listener: &Listener, guard: Guard) -> Guard {
+    let own_port = if let Addr::Inet(addr) = &listener.local { Some(addr.port()) } else { None };
+    Guard { own_port, ..guard }
+}
+
+/// The service of a server whose listeners all have workers: there are no children.
+struct Nobody;
+
+impl Service for Nobody {
+    fn serve(&mut self, _: &Workplace, _: crate::life::bind::Arrival) -> tine_confine::Failure {
+        fork::internal("a child for a server that has only workers")
+    }
+}

@@ -1,0 +1,351 @@
+//! Quiescence: after all that was done to it, a server is as it was before.
+//!
+//! A leak is a descriptor, a child, a zombie, a slot, a connection or memory that is still there when the
+//! last client has gone. A [`Baseline`] is taken of a server that has served one client, and
+//! [`Server::quiescent`] waits for the same picture again; what still differs at the deadline fails the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::server::{Server, until_within};
+use crate::{client, net, procfs};
+
+/// How long a server has to become quiet.
+pub const QUIET_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How much more memory of its own a server may hold than at the baseline, in KiB.
+pub const MEMORY_GROWTH_KIB_MAX: u64 = 1024;
+
+/// How long a server that says nothing on SIGUSR1 is listened to before it is taken for one that has no
+/// status.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks the server something and checks the answer.
+type Probe = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// A server at rest, to compare with.
+pub struct Baseline {
+    pid: u32,
+    fds: BTreeMap<i32, String>,
+    children: usize,
+    memory_kib: u64,
+    asks_status: bool,
+    by_kind: bool,
+    probe: Probe,
+}
+
+impl fmt::Debug for Baseline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Baseline")
+            .field("pid", &self.pid)
+            .field("fds", &self.fds)
+            .field("children", &self.children)
+            .field("memory_kib", &self.memory_kib)
+            .field("asks_status", &self.asks_status)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Baseline {
+    /// The baseline of an echoing server: every stream listener is asked to echo a line, every datagram
+    /// listener a datagram.
+    pub fn of(server: &Server) -> Baseline {
+        let addresses: Vec<String> = (0..server.listeners()).map(|i| server.addr(i).to_owned()).collect();
+        Baseline::with(server, move || addresses.iter().try_for_each(|address| client::probe(address)))
+    }
+
+    /// The baseline of a server that answers `probe`, which is asked now, for warm-up, and again at each
+    /// check.
+    pub fn with(server: &Server, probe: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> Baseline {
+        Baseline::of_process(server, server.pid(), probe)
+    }
+
+    /// The baseline of `pid`, the master below a host program that is `server`'s own process.
+    pub fn of_process(
+        server: &Server,
+        pid: u32,
+        probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Baseline {
+        Baseline::within(server, pid, probe, QUIET_DEADLINE).unwrap_or_else(|why| server.fail(&why))
+    }
+
+    fn within(
+        server: &Server,
+        pid: u32,
+        probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+        wait: Duration,
+    ) -> Result<Baseline, String> {
+        let children = procfs::family(pid).0.len(); // workers, or nobody
+        probe().map_err(|error| format!("no answer to the first probe: {error}"))?;
+        let asks_status = pid == server.pid() && answers_status(server);
+        settle(server, pid, children, asks_status, wait)?;
+        let unreadable = |error| format!("read /proc/{pid}: {error}");
+        Ok(Baseline {
+            pid,
+            fds: procfs::fds(pid).map_err(unreadable)?,
+            children,
+            memory_kib: procfs::private_dirty_kib(pid).map_err(unreadable)?,
+            asks_status,
+            by_kind: false,
+            probe: Box::new(probe),
+        })
+    }
+
+    /// Whether the server tells its open slots, so that they are compared too. `tine` does, unless it is `-q`.
+    pub fn has_status(&self) -> bool {
+        self.asks_status
+    }
+
+    /// Compares descriptors by kind, not by inode: for servers that have replaced a worker, a pidfd or a pipe
+    /// since.
+    pub fn by_kind(mut self) -> Baseline {
+        self.by_kind = true;
+        self
+    }
+
+    /// What differs from the baseline now, one item for each; nothing of it is waited for.
+    pub fn differences(&self, server: &Server) -> Vec<String> {
+        let mut found = Vec::new();
+        let (alive, dead) = procfs::family(self.pid);
+        if alive.len() != self.children {
+            found.push(format!("{} children at the baseline, now {alive:?}", self.children));
+        }
+        if !dead.is_empty() {
+            found.push(format!("zombies {dead:?}"));
+        }
+        match procfs::fds(self.pid) {
+            Ok(now) => found.extend(self.descriptors_differ(&now)),
+            Err(error) => found.push(format!("/proc/{}/fd: {error}", self.pid)),
+        }
+        match procfs::private_dirty_kib(self.pid) {
+            Ok(now) if now > self.memory_kib + MEMORY_GROWTH_KIB_MAX => {
+                found.push(format!("private memory {} KiB at the baseline, now {now}", self.memory_kib));
+            }
+            Ok(_) => {}
+            Err(error) => found.push(format!("/proc/{}/smaps_rollup: {error}", self.pid)),
+        }
+        found.extend(left_on_ports(server));
+        if self.asks_status {
+            match server.status_within(QUIET_DEADLINE) {
+                Ok(status) if status.open == 0 => {}
+                Ok(status) => found.push(format!("open slots: {status:?}")),
+                Err(why) => found.push(format!("no status: {why}")),
+            }
+        }
+        found
+    }
+
+    fn descriptors_differ(&self, now: &BTreeMap<i32, String>) -> Vec<String> {
+        if self.by_kind {
+            let (before, now) = (kinds(&self.fds), kinds(now));
+            return if before == now {
+                Vec::new()
+            } else {
+                vec![format!("descriptors {before:?}, now {now:?}")]
+            };
+        }
+        let numbers: BTreeSet<&i32> = self.fds.keys().chain(now.keys()).collect();
+        let differing = numbers.into_iter().filter(|fd| self.fds.get(fd) != now.get(fd));
+        differing
+            .map(|fd| {
+                let or_closed = |link: Option<&String>| link.map_or("closed".to_owned(), String::clone);
+                format!("descriptor {fd}: {}, now {}", or_closed(self.fds.get(fd)), or_closed(now.get(fd)))
+            })
+            .collect()
+    }
+}
+
+impl Server {
+    /// Waits until the server is as at the baseline and still answers, and is so again after that.
+    ///
+    /// Panics with what differs, and the log, when it does not become so in time.
+    pub fn quiescent(&self, baseline: &Baseline) {
+        self.settled_as(baseline);
+        if let Err(error) = (baseline.probe)() {
+            self.fail(&format!("quiet, but no answer to the probe: {error}"));
+        }
+        self.settled_as(baseline);
+    }
+
+    fn settled_as(&self, baseline: &Baseline) {
+        let start = Instant::now();
+        let mut last = Vec::new();
+        let quiet = until_within(QUIET_DEADLINE, || {
+            last = baseline.differences(self);
+            last.is_empty().then_some(())
+        });
+        if quiet.is_none() {
+            let seconds = start.elapsed().as_secs();
+            self.fail(&format!("not quiet in {seconds} s:\n    {}", last.join("\n    ")));
+        }
+    }
+}
+
+/// Waits until the child of the warm-up has gone.
+fn settle(
+    server: &Server,
+    pid: u32,
+    children: usize,
+    asks_status: bool,
+    wait: Duration,
+) -> Result<(), String> {
+    let settled = until_within(wait, || {
+        let (alive, dead) = procfs::family(pid);
+        let open = if asks_status { server.status().open } else { 0 };
+        (alive.len() == children && dead.is_empty() && open == 0).then_some(())
+    });
+    settled.ok_or_else(|| {
+        let (alive, dead) = procfs::family(pid);
+        format!(
+            "no rest after the first probe: {children} children before it, now {alive:?}, zombies {dead:?}"
+        )
+    })
+}
+
+/// Whether SIGUSR1 is something the server expects (else it would die of it) and answers.
+fn answers_status(server: &Server) -> bool {
+    const USR1: u64 = 1 << (10 - 1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap_or_default();
+    let set = |name| procfs::value_of(&status, name).and_then(|set| u64::from_str_radix(set, 16).ok());
+    let expected = ["SigBlk", "SigCgt"].into_iter().filter_map(set).any(|set| set & USR1 != 0);
+    expected && server.status_within(STATUS_PATIENCE).is_ok()
+}
+
+/// Connections on the server's ports that it has not accepted, or accepted and not closed.
+fn left_on_ports(server: &Server) -> Vec<String> {
+    let addresses: Vec<SocketAddr> =
+        (0..server.listeners()).filter_map(|i| server.addr(i).parse().ok()).collect();
+    let here = |socket: &net::Socket| {
+        addresses.iter().any(|address| {
+            socket.local.port() == address.port()
+                && (socket.local.ip() == address.ip() || socket.local.ip().is_unspecified())
+        })
+    };
+    let sockets = net::tcp_sockets().into_iter().filter(here);
+    let told = sockets.filter_map(|socket| match socket.state {
+        net::LISTEN if socket.receive_queue > 0 => {
+            Some(format!("{} clients not accepted on {}", socket.receive_queue, socket.local))
+        }
+        net::CLOSE_WAIT => {
+            Some(format!("CLOSE-WAIT: {} has gone, {} not closed", socket.remote, socket.local))
+        }
+        net::ESTABLISHED | net::SYN_RECV => {
+            Some(format!("{} still connected to {}", socket.remote, socket.local))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+/// How many descriptors of each kind there are: `socket:[4711]` is a `socket`.
+fn kinds(fds: &BTreeMap<i32, String>) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for link in fds.values() {
+        let kind = link.split(":[").next().unwrap_or(link);
+        let kind = if kind == "anon_inode" { link } else { kind };
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::Ready;
+
+    /// A server of a few lines that forks for each client, answers SIGUSR1, and can be told to leak.
+    const SERVER: &str = r#"
+        use Socket; use IO::Handle; use POSIX ":sys_wait_h";
+        my ($open, %kids, @leaked, $fat) = (0); my $leak = shift // "";
+        socket(L, PF_INET, SOCK_STREAM, 0); setsockopt(L, SOL_SOCKET, SO_REUSEADDR, 1);
+        bind(L, pack_sockaddr_in(0, INADDR_LOOPBACK)) or die $!; listen(L, 128);
+        my ($port) = unpack_sockaddr_in(getsockname(L));
+        $SIG{USR1} = sub { syswrite(STDERR, "status open=$open/9 served=0 failed=0 paused=0\n") };
+        $SIG{CHLD} = sub {
+            return if $leak eq "zombie";
+            while ((my $pid = waitpid(-1, WNOHANG)) > 0) { $open-- unless $leak eq "slot" && $served > 1 }
+        };
+        STDOUT->autoflush(1); print "ready 127.0.0.1:$port\n";
+        vec(my $listening, fileno L, 1) = 1;
+        while (1) {
+            # In short turns: a signal just before a longer wait would be handled at its end only.
+            next unless select(my $ready = $listening, undef, undef, 0.02) > 0;
+            accept(my $c, L) or next;
+            $served++; $open++;
+            my $pid = fork;
+            if (!$pid) { $SIG{CHLD} = "DEFAULT"; print $c $_ while <$c>; close $c; POSIX::_exit(0) }
+            push @leaked, $c if $leak eq "fd" && $served > 1;
+            $fat .= "x" x 3_000_000 if $leak eq "memory" && $served > 1;
+        }
+    "#;
+
+    fn server(leak: &str) -> Server {
+        let mut command = Command::new("perl");
+        command.args(["-e", SERVER, leak]);
+        Server::start(command, Ready::Line)
+    }
+
+    #[test]
+    fn a_server_that_leaks_nothing_is_quiet() {
+        let server = server("");
+        let baseline = Baseline::of(&server);
+        assert!(baseline.has_status());
+        for _ in 0..20 {
+            client::echo_line(server.addr(0), "hello").unwrap();
+        }
+        server.quiescent(&baseline);
+    }
+
+    #[test]
+    fn a_slot_and_memory_not_given_back_are_seen() {
+        for (leak, expected) in [("slot", "open slots"), ("memory", "private memory")] {
+            let server = server(leak);
+            let baseline = Baseline::of(&server);
+            client::echo_line(server.addr(0), "one more").unwrap();
+            let what = format!("the child is gone, and nothing but {expected:?} differs");
+            crate::server::until(&what, || {
+                let found = baseline.differences(&server);
+                (found.len() == 1 && found[0].starts_with(expected)).then_some(())
+            });
+        }
+    }
+
+    #[test]
+    fn a_descriptor_left_open_is_seen_on_both_sides() {
+        let server = server("fd");
+        let baseline = Baseline::of(&server);
+        let client = client::Stream::connect(server.addr(0)).unwrap();
+        client.finish().unwrap();
+        let found = crate::server::until("the leak shows", || {
+            let found = baseline.differences(&server);
+            let has = |what: &str| found.iter().any(|line| line.starts_with(what));
+            (has("descriptor") && has("CLOSE-WAIT")).then_some(found)
+        });
+        drop(client);
+        assert!(found.iter().any(|line| line.contains("closed, now socket:[")), "{found:?}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_reap_gives_no_baseline() {
+        let server = server("zombie");
+        let address = server.addr(0).to_owned();
+        let probe = move || client::echo_line(&address, "hello");
+        let why = Baseline::within(&server, server.pid(), probe, Duration::from_millis(300)).unwrap_err();
+        let zombie = procfs::zombies(server.pid());
+        assert_eq!(zombie.len(), 1);
+        assert!(why.ends_with(&format!("zombies {zombie:?}")), "{why}");
+    }
+
+    #[test]
+    fn kinds_forget_inodes_only() {
+        let fds = [(0, "socket:[1]"), (1, "socket:[2]"), (2, "anon_inode:[eventpoll]"), (3, "/dev/null")];
+        let kinds = kinds(&fds.map(|(fd, link)| (fd, link.to_owned())).into());
+        let expected = [("socket", 2), ("anon_inode:[eventpoll]", 1), ("/dev/null", 1)];
+        assert_eq!(kinds, expected.map(|(kind, count)| (kind.to_owned(), count)).into());
+    }
+}
