@@ -17,6 +17,13 @@ pub fn example(package: &str, name: &str) -> PathBuf {
     built(program, &["--package", package, "--example", name])
 }
 
+/// The example `name` of `package` with `features`: built in any case, for what lies there may lack them.
+pub fn example_with(package: &str, name: &str, features: &str) -> PathBuf {
+    let program = profile_dir().join("examples").join(name);
+    build(&program, &["--package", package, "--example", name, "--features", features]);
+    program
+}
+
 /// The program `name` of the workspace, built if it is missing: `tine` (of the crate tine-cli), or one whose
 /// crate has its name.
 pub fn binary(name: &str) -> PathBuf {

@@ -44,6 +44,9 @@ const CONTRACT: [Limit; 3] = [
     Limit { resource: "stack", soft: Some(8 << 20), hard: None },
 ];
 
+/// ENOTDIR: errno(3).
+const NOT_A_DIRECTORY: i32 = 20;
+
 /// What is wrong with a plan.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -58,6 +61,10 @@ pub enum PlanError {
     Directory(PathBuf, io::Error),
     /// Becoming somebody else takes root.
     NotRoot(u32),
+    /// Leaving this group, which the process is in, takes root.
+    NotRootGroups(u32),
+    /// The process cannot tell its own groups.
+    Groups(io::Error),
     /// The mask has bits beyond 0777.
     Umask(u32),
 }
@@ -95,37 +102,50 @@ impl Plan {
             return Err(PlanError::Umask(self.umask));
         }
         let root = identity::effective_uid() == 0;
-        if let Some(who) = &self.identity
-            && !root
-            && who.uid != identity::effective_uid()
-        {
-            return Err(PlanError::NotRoot(who.uid));
+        if let Some(who) = self.identity.as_ref().filter(|_| !root) {
+            if who.uid != identity::effective_uid() {
+                return Err(PlanError::NotRoot(who.uid));
+            }
+            // Without the privilege a child keeps the groups that this process has: none that it is to be without.
+            let (group, others) = identity::effective_groups().map_err(PlanError::Groups)?;
+            let surplus = others.into_iter().find(|other| *other != who.gid && !who.groups.contains(other));
+            if group != who.gid || surplus.is_some() {
+                return Err(PlanError::NotRootGroups(surplus.unwrap_or(group)));
+            }
         }
         if let Some(directory) = &self.directory {
             let meta =
                 std::fs::metadata(directory).map_err(|why| PlanError::Directory(directory.clone(), why))?;
             if !meta.is_dir() {
-                let why = io::ErrorKind::NotADirectory.into();
+                let why = io::Error::from_raw_os_error(NOT_A_DIRECTORY);
                 return Err(PlanError::Directory(directory.clone(), why));
             }
         }
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
-            limits.push((resource, self.limit(name, inherited, root)?));
+            limits.push((resource, self.limit(name, inherited, |asked| limit::may_set(resource, asked))?));
         }
         // Somebody who is who we want already needs no privilege, and no call that takes it.
         let identity = self.identity.clone().filter(|_| root);
         Ok(Prepared { identity, directory: self.directory.clone(), umask: self.umask, limits })
     }
 
-    fn limit(&self, name: &'static str, inherited: Rlimit, root: bool) -> Result<Rlimit, PlanError> {
+    fn limit(
+        &self,
+        name: &'static str,
+        inherited: Rlimit,
+        may_raise: impl Fn(Rlimit) -> bool,
+    ) -> Result<Rlimit, PlanError> {
         let ceiling = inherited.maximum;
         if let Some(asked) = self.limits.iter().rev().find(|limit| limit.resource == name) {
+            let limit = Rlimit { current: asked.soft, maximum: asked.hard };
             let above = asked.hard.unwrap_or(u64::MAX) > ceiling.unwrap_or(u64::MAX);
             return match ceiling {
-                Some(most) if above && !root => Err(PlanError::AboveInherited(asked.resource, most)),
-                _ => Ok(Rlimit { current: asked.soft, maximum: asked.hard }),
+                Some(most) if above && !may_raise(limit) => {
+                    Err(PlanError::AboveInherited(asked.resource, most))
+                }
+                _ => Ok(limit),
             };
         }
         let ours = CONTRACT.iter().find(|limit| limit.resource == name);
@@ -152,12 +172,16 @@ impl fmt::Display for PlanError {
             Self::SoftAboveHard(name) => write!(f, "limit {name}: the soft limit is above the hard one"),
             Self::AboveInherited(name, most) => write!(
                 f,
-                "limit {name}: above the hard limit of {most} that tine was started with, and only root may raise it"
+                "limit {name}: above the hard limit of {most} that tine was started with, and tine may not raise it (CAP_SYS_RESOURCE, fs.nr_open)"
             ),
             Self::Directory(path, why) => write!(f, "directory {}: {why}", path.display()),
             Self::NotRoot(uid) => {
                 write!(f, "becoming user {uid} needs root: start tine as root, or as that user")
             }
+            Self::NotRootGroups(gid) => {
+                write!(f, "leaving group {gid} needs root: start tine as root, or with the groups asked for")
+            }
+            Self::Groups(why) => write!(f, "ask for the groups of this process: {why}"),
             Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
         }
     }
@@ -166,7 +190,7 @@ impl fmt::Display for PlanError {
 impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Directory(_, why) => Some(why),
+            Self::Directory(_, why) | Self::Groups(why) => Some(why),
             _ => None,
         }
     }
@@ -181,7 +205,7 @@ mod tests {
 
     fn limits_of(plan: &Plan, name: &'static str, inherited: (Option<u64>, Option<u64>)) -> Rlimit {
         let inherited = Rlimit { current: inherited.0, maximum: inherited.1 };
-        plan.limit(name, inherited, true).unwrap()
+        plan.limit(name, inherited, |_| true).unwrap()
     }
 
     #[test]
@@ -203,12 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_above_the_inherited_one_is_refused_at_it_plus_one_without_root() {
+    fn a_limit_above_the_inherited_one_is_refused_at_it_plus_one_without_the_privilege() {
         for (asked, fine) in [(63, true), (64, true), (65, false)] {
             let limits = vec![Limit::new("nofile", Some(1), Some(asked)).unwrap()];
             let plan = Plan { limits, ..Plan::default() };
             let inherited = Rlimit { current: Some(64), maximum: Some(64) };
-            assert_eq!(plan.limit("nofile", inherited, false).is_ok(), fine, "asked for {asked}");
+            assert_eq!(plan.limit("nofile", inherited, |_| false).is_ok(), fine, "asked for {asked}");
         }
     }
 

@@ -140,7 +140,7 @@ impl Batch {
 
     /// Whether nothing is left in it, neither to handle nor to send.
     pub fn is_empty(&self) -> bool {
-        // SAFETY: as in `shared`; only read here.
+        // SAFETY: the mapping is as in `shared`, which `&self` keeps from being changed meanwhile; only read here.
         let shared = unsafe { self.shared.as_ref() };
         load(&shared.taken) >= load(&shared.received) && load(&shared.sent) >= shared.replies().count()
     }
@@ -385,7 +385,7 @@ fn put_control<T>(place: *mut libc::cmsghdr, level: libc::c_int, kind: libc::c_i
     unsafe { place.write(libc::cmsghdr { cmsg_len: length, cmsg_level: level, cmsg_type: kind }) };
     // SAFETY: as above; the data begins right behind the header.
     let data = unsafe { libc::CMSG_DATA(place) };
-    // SAFETY: as above.
+    // SAFETY: as above: behind the header there is room for one `T`, of whatever alignment.
     unsafe { data.cast::<T>().write_unaligned(info) };
     // SAFETY: a plain computation on a number (cmsg(3)).
     unsafe { libc::CMSG_SPACE(size) }

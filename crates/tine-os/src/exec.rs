@@ -156,7 +156,7 @@ impl Write for Environ {
 /// Allocates nothing, so that it may follow a fork at any time. `environ` must have been sealed.
 pub fn exec(argv: &Argv, environ: &mut Environ) -> io::Error {
     environ.fill_in_pid();
-    if let Err(fault) = fault::point("execve") {
+    if let Err(fault) = fault::frugal().and_then(|()| fault::point("execve")) {
         return fault;
     }
     let (args, vars) = (argv.pointers.as_ptr(), environ.pointers.as_ptr());

@@ -5,6 +5,18 @@
 //! the process and all it forks, and `TINE_FAULT=count` only counts. SQLite's tests work this way: n = 1, 2, 3 ...
 //! until a run passes that the fault never struck.
 
+/// Notes in a fresh child how often memory had been asked for before it was born.
+#[cfg(not(feature = "fault"))]
+#[inline(always)]
+pub(crate) fn born() {}
+
+/// Fails when the way from the fork to here has asked for memory.
+#[cfg(not(feature = "fault"))]
+#[inline(always)]
+pub(crate) fn frugal() -> std::io::Result<()> {
+    Ok(())
+}
+
 /// Fails when this is the call that was chosen to fail.
 #[cfg(not(feature = "fault"))]
 #[inline(always)]
@@ -13,9 +25,9 @@ pub(crate) fn point(_call: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "fault")]
-pub(crate) use armed::point;
+pub use armed::{Counting, allocations_since_fork, calls};
 #[cfg(feature = "fault")]
-pub use armed::{Counting, allocations, calls};
+pub(crate) use armed::{born, frugal, point};
 
 #[cfg(feature = "fault")]
 mod armed {
@@ -93,7 +105,8 @@ mod armed {
         }
         let errno = armed.errno.unwrap_or_else(|| usual(call));
         let name = ERRNOS.iter().find(|(_, known)| *known == errno).map_or("other", |(name, _)| name);
-        let _ = writeln!(io::stderr(), "fault  n={n} call={call} errno={name}");
+        // In one piece, or it would be torn apart by what other processes write; nobody to tell if it cannot be told.
+        let _ = io::stderr().write_all(format!("fault  n={n} call={call} errno={name}\n").as_bytes());
         Err(io::Error::from_raw_os_error(errno))
     }
 
@@ -104,10 +117,23 @@ mod armed {
 
     static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-    /// How many times this process (and those it was forked from) has asked for memory; zero unless
-    /// [`Counting`] is the program's global allocator.
-    pub fn allocations() -> u64 {
-        ALLOCATIONS.load(Relaxed)
+    static BEFORE_BIRTH: AtomicU64 = AtomicU64::new(0);
+
+    pub(crate) fn born() {
+        BEFORE_BIRTH.store(ALLOCATIONS.load(Relaxed), Relaxed);
+    }
+
+    pub(crate) fn frugal() -> io::Result<()> {
+        match allocations_since_fork() {
+            0 => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(libc::EOVERFLOW)),
+        }
+    }
+
+    /// How many times this process has asked for memory since it was forked; zero unless [`Counting`] is the program's
+    /// global allocator.
+    pub fn allocations_since_fork() -> u64 {
+        ALLOCATIONS.load(Relaxed) - BEFORE_BIRTH.load(Relaxed)
     }
 
     /// The system's allocator with a count, to show that the way from fork to handler or exec allocates nothing.

@@ -146,7 +146,7 @@ pub fn close_from(first: RawFd, keep: &[RawFd]) -> io::Result<()> {
 /// # Errors
 /// EBADF when nothing is open there.
 pub fn placed(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl(2) only looks the number up.
+    // SAFETY: the number's flag is changed in a child in which only `place` has opened it; EBADF if it has not.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: `place` has just put this descriptor there in a child that has closed all others, so that nothing
     // else in this process owns the number.

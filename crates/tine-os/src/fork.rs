@@ -74,7 +74,13 @@ pub fn fork() -> Result<Forked, ForkError> {
     // SAFETY: the process has one thread, as counted just above by the only thread that could start another, so
     // no lock is held by a thread that the child would lack, and any code may run in the child (fork(2)).
     let pid = check(unsafe { libc::fork() }).map_err(ForkError::System)?;
-    Ok(Pid::from_raw(pid).map_or(Forked::Child, Forked::Parent))
+    Ok(match Pid::from_raw(pid) {
+        Some(child) => Forked::Parent(child),
+        None => {
+            fault::born();
+            Forked::Child
+        }
+    })
 }
 
 /// Ends the process at once: no destructor, no `atexit` function, no flushing of what a parent had buffered.
@@ -114,7 +120,7 @@ pub fn internal(what: &str) -> ! {
 }
 
 extern "C" fn leave(status: libc::c_int, _: *mut libc::c_void) {
-    // SAFETY: as in `exit`: no precondition.
+    // SAFETY: `_exit` has no precondition, and this process is ending anyway: exit(3) has called us.
     unsafe { libc::_exit(status) }
 }
 

@@ -32,6 +32,16 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// This process's effective group id and its supplementary groups.
+///
+/// # Errors
+/// ENOMEM: getgroups(2).
+pub fn effective_groups() -> io::Result<(u32, Vec<u32>)> {
+    let groups = rustix::process::getgroups()?;
+    let own = rustix::process::getegid().as_raw();
+    Ok((own, groups.into_iter().map(rustix::process::Gid::as_raw).collect()))
+}
+
 /// Becomes `who`, for good: groups first, then group, then user, since each needs the privilege that the next gives up;
 /// then looks whether it is true.
 ///
@@ -45,7 +55,7 @@ pub fn assume(who: &Identity) -> io::Result<()> {
     // SAFETY: takes plain numbers; the process has one thread, so "all threads" is this one (setresgid(2)).
     check(unsafe { libc::setresgid(who.gid, who.gid, who.gid) })?;
     fault::point("setresuid")?;
-    // SAFETY: as above (setresuid(2)).
+    // SAFETY: takes plain numbers; one thread, as with setresgid above (setresuid(2)).
     check(unsafe { libc::setresuid(who.uid, who.uid, who.uid) })?;
     verify(who)
 }
@@ -55,7 +65,7 @@ fn verify(who: &Identity) -> io::Result<()> {
     // SAFETY: the three pointers are to live integers of ours (getresuid(2)).
     check(unsafe { libc::getresuid(&mut real, &mut effective, &mut saved) })?;
     let users = [real, effective, saved];
-    // SAFETY: as above (getresgid(2)).
+    // SAFETY: the three pointers are to the same live integers, which are read only after it (getresgid(2)).
     check(unsafe { libc::getresgid(&mut real, &mut effective, &mut saved) })?;
     let groups = [real, effective, saved];
     if users == [who.uid; 3] && groups == [who.gid; 3] {

@@ -40,6 +40,25 @@ pub fn set(resource: Resource, limit: Rlimit) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
+/// Whether the kernel would let this process, and so a child of it, set this limit: it is set and taken back.
+pub fn may_set(resource: Resource, limit: Rlimit) -> bool {
+    let now = get(resource);
+    // Only the hard limit takes a privilege, and only the soft one is in force meanwhile.
+    let raised = Rlimit { current: now.current, maximum: limit.maximum };
+    if !soft_fits(raised) {
+        return true;
+    }
+    let may = setrlimit(resource, raised).is_ok();
+    // Back to where it was, which takes none.
+    let _ = setrlimit(resource, now);
+    may
+}
+
+/// Whether the soft limit is not above the hard one, as the kernel wants it.
+fn soft_fits(limit: Rlimit) -> bool {
+    limit.current.unwrap_or(u64::MAX) <= limit.maximum.unwrap_or(u64::MAX)
+}
+
 /// Makes room for `wanted` open descriptors, as far as the hard limit allows; gives the soft limit that results.
 ///
 /// # Errors

@@ -138,7 +138,7 @@ fn every_signal() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigfillset(3) writes the whole set and cannot fail on a valid pointer.
     unsafe { libc::sigfillset(set.as_mut_ptr()) };
-    // SAFETY: written whole by the call above.
+    // SAFETY: sigfillset(3), just above, has written every byte of the set.
     unsafe { set.assume_init() }
 }
 

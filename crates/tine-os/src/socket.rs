@@ -192,7 +192,7 @@ pub fn open(addr: &Addr, kind: Kind) -> io::Result<OwnedFd> {
     };
     fault::point("socket")?;
     let kind = number(kind) | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: takes plain numbers (socket(2)).
+    // SAFETY: socket(2) takes plain numbers and reads or writes no memory of ours.
     let fd = check(unsafe { libc::socket(family, kind, 0) })?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -210,7 +210,7 @@ pub fn pair(kind: Kind) -> io::Result<(OwnedFd, OwnedFd)> {
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) })?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
     let first = unsafe { OwnedFd::from_raw_fd(fds[0]) };
-    // SAFETY: as above.
+    // SAFETY: the kernel has made both at once, and nobody else knows the other one either.
     let second = unsafe { OwnedFd::from_raw_fd(fds[1]) };
     Ok((first, second))
 }

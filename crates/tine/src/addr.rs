@@ -73,6 +73,12 @@ impl Listen {
     pub fn transport(&self) -> Transport {
         self.transport
     }
+
+    /// The same place with this backlog, unless its options name one. Datagram sockets have none.
+    pub fn or_backlog(mut self, backlog: u32) -> Listen {
+        self.options.backlog = self.options.backlog.or(Some(backlog));
+        self
+    }
 }
 
 impl FromStr for Listen {

@@ -202,14 +202,15 @@ impl Peer {
     }
 }
 
-/// `192.0.2.7:5023`, `[::1]:5023`, `unix:uid=0,pid=77`, `vsock:2:1024`: never a byte that a client chose.
+/// `192.0.2.7:5023`, `[::1]:5023`, `unix:uid=0,pid=77`, `vsock:2:1024`, `any` for whoever sends to a socket that was lent:
+/// never a byte that a client chose.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.addr, &self.credentials) {
             (Addr::Inet(addr), _) => addr.fmt(f),
             (Addr::Vsock { cid, port }, _) => write!(f, "vsock:{cid}:{port}"),
             (_, Some(who)) => write!(f, "unix:uid={},pid={}", who.uid, who.pid),
-            _ => f.write_str("unix"),
+            _ => f.write_str("any"),
         }
     }
 }

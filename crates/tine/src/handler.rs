@@ -16,8 +16,7 @@ pub trait Handler {
     /// What a client's end is told by; becomes the child's exit status.
     type Ending: Termination;
 
-    /// Called once in each child before its client is looked at: the place to open what a child needs of its own,
-    /// since descriptors of the master are not inherited.
+    /// Called once in each child before its client is looked at: what can fail before anything was said to the client.
     ///
     /// # Errors
     /// An error ends the child with status 1; the client sees the end of the connection.

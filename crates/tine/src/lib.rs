@@ -22,11 +22,12 @@
 //! A child inherits a copy of everything that the master's memory holds when it is forked: configuration, keys, the
 //! state of random number generators. Do not hold in the master what a client's process must not read, and give
 //! [`Server::after_fork`] a hook for every generator that does not ask the kernel each time; `HashMap`'s keys are the
-//! same in all children. Descriptors are not inherited: a child has the connection, the log and `/dev/null`, and
-//! whatever [`Server::keep`] names. Files that a handler needs are opened in [`Handler::prepare`].
+//! same in all children. Descriptors are not inherited: a child has the connection, the log and `/dev/null`. A file that
+//! was opened before is closed there, whoever holds it: a handler opens what it needs itself.
 //!
 //! A handler that panics, overflows its stack, calls `process::exit` or leaves threads behind ends its own client and
-//! becomes an [`Outcome`]. No destructor of the master's values ever runs in a child.
+//! becomes an [`Outcome`]. No destructor of the master's values runs in a child, but for one that is the C library's doing:
+//! a handler that calls `process::exit` runs those of thread-local values, copies of the master's among them. Return instead.
 //!
 //! # Threads
 //!
@@ -42,6 +43,7 @@
 mod addr;
 mod change;
 mod conn;
+mod connect;
 mod error;
 mod event;
 mod handler;
@@ -63,6 +65,15 @@ pub use server::Server;
 pub use tine_confine::{Identity, Limit, Plan, PlanError, Step};
 pub use tine_os::identity::Credentials;
 pub use tine_os::socket::Addr;
+
+/// Ends this process's standard output for whoever reads it: `/dev/null` takes its place. For a server that has printed
+/// its ports there and will print nothing more.
+///
+/// # Errors
+/// What open(2) and dup2(2) say.
+pub fn silence_stdout() -> std::io::Result<()> {
+    tine_os::fd::silence_stdout()
+}
 
 /// For tests of tine itself: see `tine_os::fault`.
 #[cfg(feature = "fault")]

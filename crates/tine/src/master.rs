@@ -18,7 +18,7 @@ use crate::event::{Event, How, Outcome, Peer, Status};
 use crate::host::Control;
 use crate::life::admit::Admit;
 use crate::life::bind::{Arrival, Listener, Role};
-use crate::life::fork::{Workplace, fork};
+use crate::life::fork::{SETUP_FAILED, Workplace, fork};
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
 use crate::mode::worker::Workers;
@@ -44,8 +44,18 @@ pub(crate) struct Master {
     signals: Signals,
     dead: VecDeque<Pid>,
     failures: BTreeMap<Pid, Failure>,
+    heard: Heard,
     served: u64,
     failed: u64,
+}
+
+/// What the last wait has told, so that nothing is asked that has no answer.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    signal: bool,
+    death: bool,
+    report: bool,
+    wish: bool,
 }
 
 /// A slot.
@@ -77,6 +87,7 @@ impl Master {
             signals: Signals::take_over().map_err(StartError::system("take over the signals"))?,
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
+            heard: Heard::default(),
             served: 0,
             failed: 0,
         })
@@ -115,6 +126,8 @@ impl Master {
             (self.events)(&Event::Odd { what: "poll", error: &error });
             std::thread::sleep(ASKING);
         }
+        let at = |number: usize| ready[number];
+        self.heard = Heard { signal: at(0), death: at(1), report: at(2), wish: others > 3 && at(3) };
         let ready = open
             .into_iter()
             .zip(&ready[others..])
@@ -124,7 +137,7 @@ impl Master {
 
     /// Reads signals and the host program's wishes, and does what time has brought.
     pub(crate) fn heed_signals(&mut self) {
-        loop {
+        while self.heard.signal {
             match self.signals.next() {
                 Ok(Some(Signal::TERM | Signal::INT | Signal::QUIT)) => self.end(),
                 Ok(Some(Signal::USR1)) => {
@@ -141,19 +154,22 @@ impl Master {
                 }
             }
         }
-        let status = self.status();
-        let wishes = self.control.as_mut().map(|control| control.heed(status)).unwrap_or_default();
-        for _ in 0..wishes {
-            self.end();
+        if self.heard.wish {
+            let status = self.status();
+            let ends = self.control.as_mut().map_or(0, |control| control.heed(status));
+            (0..ends).for_each(|_| self.end());
+        }
+        if self.heard.report {
+            self.collect_reports();
         }
         let action = self.drain.tick(Instant::now());
         self.carry_out(action);
-        self.collect_reports();
     }
 
     /// The next child that has died, in the order in which the kernel told.
     pub(crate) fn next_dead(&mut self) -> Option<Pid> {
-        if self.dead.is_empty() {
+        let asked = std::mem::take(&mut self.heard.death) || self.deaths.must_ask();
+        if self.dead.is_empty() && asked {
             let mut told = Vec::new();
             if let Err(error) = self.deaths.collect(&mut told) {
                 (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
@@ -167,8 +183,11 @@ impl Master {
     pub(crate) fn reap(&mut self, pid: Pid) {
         // Before it is waited for: its id, and so its group's, cannot be anybody else's yet. What it started and left
         // behind holds the connection open, and its client would wait for ever.
-        if let Err(error) = signal::send_group(pid, Signal::KILL) {
-            (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error });
+        match signal::send_group(pid, Signal::KILL) {
+            Ok(()) => {}
+            // All that is there belongs to somebody else: a program that became another user.
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
+            Err(error) => (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error }),
         }
         let ended = match self.deaths.reap(pid) {
             Ok(Some(ended)) => ended,
@@ -186,7 +205,9 @@ impl Master {
                 return self.deaths.ask_about(pid);
             }
         };
-        self.collect_reports();
+        if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
+            self.collect_reports();
+        }
         let failure = self.failures.remove(&pid);
         if self.workers.has(pid) {
             let outcome = reap::outcome(ended, failure, Instant::now(), Instant::now());
@@ -208,6 +229,10 @@ impl Master {
 
     /// Takes the next client of a listener. When the system is short of something, the listener rests.
     pub(crate) fn accept(&mut self, at: usize) -> Option<Arrival> {
+        // The client before got no child: it is kept and comes first, but not before the rest is over.
+        if self.listeners.get(at)?.pause.until(Instant::now()).is_some() {
+            return None;
+        }
         // A connection that was given up while it waited is skipped, but not for ever in one go.
         for _ in 0..16 {
             match self.listeners.get_mut(at)?.next() {
@@ -409,14 +434,17 @@ impl Master {
 
     fn stop_accepting(&mut self) {
         let (open, patience) = (self.children.len(), self.drain.patience());
-        (self.events)(&Event::Draining { open, patience });
-        for mut listener in self.listeners.drain(..) {
-            if let Some(held) = listener.held.take() {
-                (self.events)(&Event::Refused { peer: &held.peer, why: "the server is ending" });
-            }
+        // Closed before it is told, so that whoever hears it finds nobody listening.
+        let close = |mut listener: Listener| {
             listener.remove_path();
-        }
+            listener.held.take()
+        };
+        let held: Vec<_> = self.listeners.drain(..).filter_map(close).collect();
         self.workers.drain();
+        (self.events)(&Event::Draining { open, patience });
+        for client in held {
+            (self.events)(&Event::Refused { peer: &client.peer, why: "the server is ending" });
+        }
     }
 
     fn tell_all(&mut self, signal: Signal, name: &'static str) {

@@ -1,7 +1,7 @@
 //! The builder, and the three ways to serve: a handler, a program, datagrams.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,7 +45,6 @@ pub struct Server {
     children: usize,
     patience: Duration,
     plan: Plan,
-    keep: Vec<OwnedFd>,
     hooks: Vec<Box<dyn Fn()>>,
     events: Box<dyn FnMut(&Event<'_>)>,
     workers: usize,
@@ -66,7 +65,6 @@ impl Server {
             children: CHILDREN,
             patience: PATIENCE,
             plan: Plan::default(),
-            keep: Vec::new(),
             hooks: Vec::new(),
             events: Box::new(|_| {}),
             workers: 1,
@@ -140,12 +138,6 @@ impl Server {
     /// What children give up before they meet their client.
     pub fn confine(mut self, plan: Plan) -> Server {
         self.plan = plan;
-        self
-    }
-
-    /// A descriptor that handlers keep, under its number; all others are closed in a child.
-    pub fn keep(mut self, fd: impl Into<OwnedFd>) -> Server {
-        self.keep.push(fd.into());
         self
     }
 
@@ -301,16 +293,9 @@ impl Server {
             return Err(StartError::Descriptors { children: self.children, needed, allowed });
         }
         let reports = Reports::new().map_err(system("make a pipe for reports"))?;
-        let mut keep: Vec<_> = self.keep.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
-        keep.sort_unstable();
-        let mut keep_for_setup = keep.clone();
-        keep_for_setup.push(reports.child_end());
-        keep_for_setup.sort_unstable();
-        // Descriptors stay open for as long as the process lives, under the numbers that were just noted.
-        self.keep.into_iter().for_each(std::mem::forget);
         let null = fd::null().map_err(system("open /dev/null"))?;
         let log = fd::duplicate(std::io::stderr()).map_err(system("duplicate standard error"))?;
-        let workplace = Workplace { plan, null, log, reports, keep, keep_for_setup };
+        let workplace = Workplace { plan, null, log, reports };
         Master::new(self.listeners, workplace, self.children, self.patience, events)
     }
 }

@@ -23,6 +23,11 @@ use crate::life::pause::Pause;
 /// and costs its client a second; the kernel cuts this to net.core.somaxconn.
 const BACKLOG: u32 = 4096;
 
+/// EEXIST, EADDRINUSE and EAFNOSUPPORT: errno(3). std has a kind for each, but with words of its own, or none.
+const EXISTS: i32 = 17;
+const IN_USE: i32 = 98;
+const NO_FAMILY: i32 = 97;
+
 /// A bound socket that clients arrive at.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -95,8 +100,7 @@ fn everywhere(listen: &Listen, port: u16) -> Result<Listener, BindError> {
         {
             own(listen, &at([0, 0, 0, 0]))
         }
-        // EAFNOSUPPORT has no kind of its own in std.
-        Err(why) if why.error.raw_os_error() == Some(97) => own(listen, &at([0, 0, 0, 0])),
+        Err(why) if why.error.raw_os_error() == Some(NO_FAMILY) => own(listen, &at([0, 0, 0, 0])),
         other => other,
     }
 }
@@ -137,7 +141,7 @@ fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<B
     let addr = Addr::Path(path.clone());
     if let Ok(there) = fs::symlink_metadata(&path) {
         if !there.file_type().is_socket() {
-            let why = io::ErrorKind::AlreadyExists.into();
+            let why = io::Error::from_raw_os_error(EXISTS);
             return Err(BindError::new("bind", listen, why)
                 .advise("what is there is no socket; tine leaves it alone"));
         }
@@ -150,7 +154,7 @@ fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<B
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => return Err(fail("bind")(why)),
             // Connected, or its queue is full, or it is of another type: somebody is there.
             _ => {
-                let why = io::ErrorKind::AddrInUse.into();
+                let why = io::Error::from_raw_os_error(IN_USE);
                 return Err(BindError::new("bind", listen, why).advise("a live process serves there"));
             }
         }
@@ -163,9 +167,13 @@ fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<B
             .map_err(fail("set the mode of"))?;
     }
     socket::bind(fd, &addr).map_err(|why| {
-        let missing = why.kind() == io::ErrorKind::NotFound;
+        let kind = why.kind();
         let error = BindError::new("bind", listen, why);
-        if missing { error.advise("the directory is missing") } else { error }
+        match kind {
+            io::ErrorKind::NotFound => error.advise("the directory is missing"),
+            io::ErrorKind::PermissionDenied => error.advise("tine may not make files in that directory"),
+            _ => error,
+        }
     })?;
     let made = fs::symlink_metadata(&path).map_err(fail("look at"))?;
     let bound = BoundPath { path, file: (made.dev(), made.ino()) };
@@ -310,8 +318,8 @@ impl Listener {
         let arrival = match self.role {
             Role::Accept => self.accept(),
             Role::Channel => self.receive(),
-            Role::Lend(_) => fd::duplicate(&self.fd).map(|fd| Some(self.nobody(fd))),
-            Role::Workers => Ok(None),
+            Role::Lend(None) => fd::duplicate(&self.fd).map(|fd| Some(self.nobody(fd))),
+            Role::Lend(Some(_)) | Role::Workers => Ok(None),
         };
         match arrival {
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => Ok(None),

@@ -16,10 +16,6 @@ pub(crate) struct Workplace {
     pub null: OwnedFd,
     pub log: OwnedFd,
     pub reports: Reports,
-    /// What `Server::keep` named, sorted.
-    pub keep: Vec<RawFd>,
-    /// The same, and the way to tell of a failure, sorted.
-    pub keep_for_setup: Vec<RawFd>,
 }
 
 /// The exit status of a child that could not start; why is in its report.
@@ -50,7 +46,7 @@ impl Workplace {
     /// # Errors
     /// The step that failed.
     pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        self.plan.enter(|| fd::place(fds, &self.keep_for_setup))
+        self.plan.enter(|| fd::place(fds, &[self.reports.child_end()]))
     }
 
     /// In a child that runs code of an author: the way to report is closed too, and `exit(3)` runs nothing of the master's.
@@ -58,7 +54,7 @@ impl Workplace {
     /// # Errors
     /// What close_range(2) and on_exit(3) say.
     pub(crate) fn settle(&self, placed: usize) -> io::Result<()> {
-        fd::close_from(placed as RawFd, &self.keep)?;
+        fd::close_from(placed as RawFd, &[])?;
         tine_os::fork::forget_exit_functions()
     }
 

@@ -44,6 +44,8 @@ const DROPPED: i32 = 102;
 impl Reports {
     pub(crate) fn new() -> io::Result<Reports> {
         let (read, write) = fd::pipe()?;
+        // Out of the way of what is placed in a child.
+        let write = fd::duplicate_high(write)?;
         Ok(Reports { read, write })
     }
 

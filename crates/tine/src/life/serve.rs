@@ -89,6 +89,10 @@ impl Service for Program {
     }
 
     fn serve(&mut self, workplace: &Workplace, arrival: Arrival) -> Failure {
+        // As above: its number is closed when the descriptors have been placed, and exec may still fail.
+        let arrival = ManuallyDrop::new(arrival);
+        // Its number is closed when the descriptors are placed, so nobody may close it again.
+        let arrival = ManuallyDrop::new(arrival);
         let client = arrival.fd.as_fd();
         let errors = match self.stderr {
             Stderr::Log => workplace.log(),

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -174,11 +175,11 @@ impl Bench<'_> {
             .map(fd::duplicate_high)
             .collect::<io::Result<_>>()
             .map_err(Step::Descriptors.failed())?;
+        // Their numbers are closed with all others, so nobody may close them again.
+        let moved = ManuallyDrop::new(moved);
         let fds: Vec<_> = fds[..3].iter().copied().chain(moved.iter().map(AsFd::as_fd)).collect();
         self.workplace.enter(&fds)?;
         let placed = (3..fds.len()).map(|number| fd::placed(number as i32)).collect::<io::Result<_>>();
-        // Their numbers were closed with all others.
-        moved.into_iter().for_each(std::mem::forget);
         placed.map_err(Step::Descriptors.failed())
     }
 }
