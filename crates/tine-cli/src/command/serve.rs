@@ -1,0 +1,327 @@
+//! `tine serve`: one program, for everybody who connects.
+//!
+//! Whatever the operator could have got wrong is looked at first; then the listeners are bound; then the library serves.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use tine::{
+    DatagramMode, Error, Event, Identity, Limit, Listen, Plan, PlanError, Program, Server, Sockets, Stderr,
+    Transport,
+};
+
+use crate::environ;
+use crate::exit::{self, Failure, Outcome};
+use crate::flags::{self, Datagram, Serve, Style};
+use crate::log::{Level, Log};
+
+/// How long a peer's connection lives without a datagram, unless another time is asked for.
+const DATAGRAM_IDLE: u64 = 60;
+
+/// How many times as long as its question a reply may be, unless another number is asked for.
+const AMPLIFICATION: u32 = 3;
+
+/// Serves until the end is asked for.
+pub fn serve(flags: Serve) -> Outcome {
+    let listens = addresses(&flags)?;
+    let program = program(&flags)?;
+    let program = match datagrams(&flags, &listens)? {
+        Some(mode) => program.datagrams(mode),
+        None => program,
+    };
+    let plan = plan(&flags)?;
+    let mut server = Server::new()
+        .children(flags.children)
+        .patience(Duration::from_secs(flags.drain))
+        .reply_to_low_ports(flags.reply_to_low_ports)
+        .amplification(flags.amplification.unwrap_or(AMPLIFICATION))
+        .confine(plan);
+    for listen in &listens {
+        server = server.listen_at(listen).map_err(Error::from)?;
+    }
+    let events = events(&flags, server.ports());
+    Ok(server.on_event(events).serve_program(program)?)
+}
+
+/// Where to listen; and whether a program follows, since both are one mistake when `--` was forgotten.
+fn addresses(flags: &Serve) -> Result<Vec<Listen>, Failure> {
+    let words = &flags.addresses;
+    if words.is_empty() {
+        return Err(Failure::operator(
+            "serve: no address to listen at; the form is: tine serve ADDR... -- PROGRAM, as in: tine serve 127.0.0.1:7000 -- cat",
+        ));
+    }
+    let mut listens = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        match word.parse::<Listen>() {
+            Ok(listen) => listens.push(listen.or_backlog(flags.backlog)),
+            Err(_) if flags.program.is_empty() && at > 0 => {
+                return Err(Failure::operator(format_args!(
+                    "serve: '{word}' is no address; the program and its arguments follow '--': tine serve {} -- {}",
+                    words[..at].join(" "),
+                    words[at..].join(" ")
+                )));
+            }
+            Err(why) => return Err(Failure::operator(format_args!("serve: {why}"))),
+        }
+    }
+    if flags.program.first().is_none_or(|name| name.is_empty()) {
+        return Err(Failure::operator(format_args!(
+            "serve: no program to run for the clients; it follows '--': tine serve {} -- PROGRAM",
+            words.join(" ")
+        )));
+    }
+    Ok(listens)
+}
+
+/// What is run for each client, with its descriptors and variables.
+fn program(flags: &Serve) -> Result<Program, Failure> {
+    let (name, arguments) = flags.program.split_first().expect("looked at with the addresses");
+    let mut program = Program::new(name, arguments).map_err(Error::from)?;
+    for variable in &flags.variables {
+        let (name, value) = variable_of(variable, flags.env)?;
+        program = program.env(&name, value);
+    }
+    let sockets = if flags.env == Style::Systemd { Sockets::Third } else { Sockets::InAndOut };
+    let stderr = match flags.stderr {
+        flags::Stderr::Log => Stderr::Log,
+        flags::Stderr::Socket => Stderr::Socket,
+        flags::Stderr::Null => Stderr::Null,
+    };
+    let style = flags.env;
+    Ok(program
+        .sockets(sockets)
+        .stderr(stderr)
+        .describe(move |variables, client| environ::describe(style, variables, client)))
+}
+
+/// A variable that `-E` names, with its value.
+fn variable_of(given: &OsStr, style: Style) -> Result<(String, OsString), Failure> {
+    let fail = |why: String| Err(Failure::operator(format_args!("-E {}: {why}", given.display())));
+    let bytes = given.as_bytes();
+    let equals = bytes.iter().position(|byte| *byte == b'=');
+    let name = match str::from_utf8(&bytes[..equals.unwrap_or(bytes.len())]) {
+        Ok("") => return fail("a variable has a name; the form is NAME=VALUE or NAME".into()),
+        Ok(name) => name.to_owned(),
+        Err(_) => return fail("a variable's name is text".into()),
+    };
+    if environ::names(style).contains(&name.as_str()) {
+        return fail(format!(
+            "tine sets {name} itself, from what it knows of the client; --env none leaves it to you"
+        ));
+    }
+    let value = match equals {
+        Some(at) => Some(OsStr::from_bytes(&bytes[at + 1..]).to_owned()),
+        None => env::var_os(&name),
+    };
+    match value {
+        Some(value) => Ok((name, value)),
+        None => fail(format!(
+            "{name} is not set in the environment of tine; set it there, or write -E {name}=VALUE"
+        )),
+    }
+}
+
+/// How datagrams are served; what was said about them must make sense.
+fn datagrams(flags: &Serve, listens: &[Listen]) -> Result<Option<DatagramMode>, Failure> {
+    let is_given = |listen: &Listen| {
+        let text = listen.to_string();
+        text.starts_with("fd:") || text.starts_with("systemd:")
+    };
+    let carrier = listens.iter().find(|listen| listen.transport() == Transport::Datagram);
+    let possible = carrier.is_some() || listens.iter().any(is_given);
+    let Some(how) = flags.datagram else {
+        return match carrier {
+            None => Ok(None),
+            Some(listen) => Err(Failure::operator(format_args!(
+                "serve: {listen} carries datagrams; say how the program serves them:\n  \
+                 --datagram wait (it reads the socket itself), peer (a child for each peer) or each (a child for each datagram)"
+            ))),
+        };
+    };
+    if !possible {
+        return Err(Failure::operator(
+            "--datagram: none of the addresses carries datagrams; those are written udp://HOST:PORT or unixgram:/PATH",
+        ));
+    }
+    let alone = |flag: &str, meant: &str| {
+        Failure::operator(format_args!("{flag}: it means something with --datagram {meant} only"))
+    };
+    if flags.datagram_idle.is_some() && how != Datagram::Peer {
+        return Err(alone("--datagram-idle", "peer"));
+    }
+    if flags.amplification.is_some() && how != Datagram::Each {
+        return Err(alone("--amplification", "each"));
+    }
+    if flags.reply_to_low_ports && how == Datagram::Wait {
+        return Err(alone("--reply-to-low-ports", "peer or each"));
+    }
+    Ok(Some(match how {
+        Datagram::Wait => DatagramMode::Wait,
+        Datagram::Each => DatagramMode::Each,
+        Datagram::Peer => {
+            DatagramMode::Peer(Duration::from_secs(flags.datagram_idle.unwrap_or(DATAGRAM_IDLE)))
+        }
+    }))
+}
+
+/// What the children give up.
+fn plan(flags: &Serve) -> Result<Plan, Failure> {
+    let plan = Plan {
+        identity: flags.user.as_deref().map(identity).transpose()?,
+        directory: flags.chdir.clone(),
+        umask: flags.umask,
+        limits: flags.rlimit.iter().map(|text| limit(text)).collect::<Result<_, _>>()?,
+    };
+    // Before there is a listener: what no child could do is told now, in the words of the command line.
+    match plan.prepare() {
+        Ok(_) => Ok(plan),
+        Err(PlanError::Directory(path, why)) => {
+            Err(Failure::operator(format_args!("--chdir {}: {why}", path.display())))
+        }
+        Err(why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_))) => Err(Failure::operator(
+            format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()),
+        )),
+        Err(why @ PlanError::AboveInherited(..)) => Err(Failure::operator(format_args!("--rlimit: {why}"))),
+        Err(why) => Err(Failure::operator(why)),
+    }
+}
+
+/// `USER[:GROUP]`, each a name or a number.
+fn identity(text: &str) -> Result<Identity, Failure> {
+    let fail = |why: String| Failure::operator(format_args!("--user {text}: {why}"));
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let entry = match user.parse() {
+        Ok(uid) => uzers::get_user_by_uid(uid),
+        Err(_) => uzers::get_user_by_name(user),
+    };
+    let uid = entry.as_ref().map(uzers::User::uid).or(user.parse().ok());
+    let uid =
+        uid.ok_or_else(|| fail(format!("there is no user '{user}' in the user database (getent passwd)")))?;
+    let gid = match group {
+        Some(group) => match group.parse() {
+            Ok(gid) => gid,
+            Err(_) => uzers::get_group_by_name(group).map(|entry| entry.gid()).ok_or_else(|| {
+                fail(format!("there is no group '{group}' in the group database (getent group)"))
+            })?,
+        },
+        None => entry.as_ref().map(uzers::User::primary_group_id).ok_or_else(|| {
+            fail(format!(
+                "user {uid} is not in the user database, so the group must be named too: {uid}:GROUP"
+            ))
+        })?,
+    };
+    let groups = entry.and_then(|entry| uzers::get_user_groups(entry.name(), gid)).unwrap_or_default();
+    let mut groups: Vec<_> = groups.iter().map(uzers::Group::gid).collect();
+    groups.push(gid);
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(Identity { uid, gid, groups })
+}
+
+/// `NAME=SOFT[:HARD]`.
+fn limit(text: &str) -> Result<Limit, Failure> {
+    let fail = |why: &dyn std::fmt::Display| Failure::operator(format_args!("--rlimit {text}: {why}"));
+    let form = "the form is NAME=SOFT[:HARD], as in nofile=1024:4096, as=512M or core=unlimited";
+    let (name, values) = text.split_once('=').ok_or_else(|| fail(&form))?;
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let number = |value: &str| {
+        amount(value).ok_or_else(|| {
+            fail(&format_args!(
+                "'{value}' is no limit: a number, with K, M or G if it is large, or unlimited"
+            ))
+        })
+    };
+    Limit::new(name, number(soft)?, number(hard)?).map_err(|why| fail(&why))
+}
+
+/// A number with a suffix; the inner `None` is unlimited.
+fn amount(text: &str) -> Option<Option<u64>> {
+    if text == "unlimited" {
+        return Some(None);
+    }
+    let (digits, unit) = match text.char_indices().last()? {
+        (at, 'K' | 'k') => (&text[..at], 1 << 10),
+        (at, 'M' | 'm') => (&text[..at], 1 << 20),
+        (at, 'G' | 'g') => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse::<u64>().ok().filter(|_| whole)?.checked_mul(unit).map(Some)
+}
+
+/// What becomes of events: lines in the log, and when the last listener is ready, ports on standard output.
+fn events(flags: &Serve, ports: Vec<Option<u16>>) -> impl FnMut(&Event<'_>) + 'static {
+    let mut log = Log::new(match (flags.quiet, flags.verbose) {
+        (true, _) => Level::Errors,
+        (_, true) => Level::Clients,
+        _ => Level::Usual,
+    });
+    let (print_ports, mut waiting) = (flags.print_ports, ports.len());
+    move |event| {
+        log.tell(event);
+        if let Event::Listening { .. } = event {
+            waiting = waiting.saturating_sub(1);
+            if waiting == 0 && print_ports {
+                tell_ports(&ports);
+            }
+        }
+    }
+}
+
+/// A line for each listener with its port, then the end of standard output.
+fn tell_ports(ports: &[Option<u16>]) {
+    let line = |port: &Option<u16>| port.map_or("\n".to_owned(), |port| format!("{port}\n"));
+    let lines: String = ports.iter().map(line).collect();
+    // Whoever asked for the ports and has gone again does not keep others from being served.
+    let told = exit::print(lines.as_bytes()).err().map(|_| "write the ports");
+    let closed = tine::silence_stdout().err().map(|why: io::Error| format!("close standard output: {why}"));
+    for why in told.map(str::to_owned).into_iter().chain(closed) {
+        exit::say(format_args!("tine: -1: {}", exit::Plain(why)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_suffixes_and_nothing_else() {
+        assert_eq!(amount("0"), Some(Some(0)));
+        assert_eq!(amount("64K"), Some(Some(65_536)));
+        assert_eq!(amount("2g"), Some(Some(2 << 30)));
+        assert_eq!(amount("unlimited"), Some(None));
+        assert_eq!(amount("17179869183G"), Some(Some(17_179_869_183 << 30)));
+        for wrong in ["", "K", "-1", "+1", "1T", "1 K", "1.5G", "17179869184G", "99999999999999999999", "é"]
+        {
+            assert_eq!(amount(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_hard_limit_is_the_soft_one_unless_it_is_given() {
+        let given = |text| limit(text).map(|limit| (limit.resource, limit.soft, limit.hard)).unwrap();
+        assert_eq!(given("nofile=64"), ("nofile", Some(64), Some(64)));
+        assert_eq!(given("nofile=64:unlimited"), ("nofile", Some(64), None));
+        assert!(limit("nofile=2:1").is_err());
+        assert!(limit("files=1").is_err());
+        assert!(limit("nofile").is_err());
+    }
+
+    #[test]
+    fn a_user_is_a_name_or_a_number_and_has_the_groups_of_the_database() {
+        let root = Identity { uid: 0, gid: 0, groups: vec![0] };
+        assert_eq!(identity("0").unwrap().uid, root.uid);
+        assert_eq!(identity("root").unwrap().gid, root.gid);
+        assert_eq!(identity("root:65533").unwrap().gid, 65_533);
+        assert!(identity("root:65533").unwrap().groups.contains(&65_533));
+        let nobody = Identity { uid: 4_000_000, gid: 7, groups: vec![7] };
+        assert_eq!(identity("4000000:7").unwrap(), nobody, "a number needs no entry when the group is named");
+        for wrong in ["no-such-user", "4000000", "root:no-such-group", ":1", "root:"] {
+            assert!(identity(wrong).is_err(), "{wrong}");
+        }
+    }
+}

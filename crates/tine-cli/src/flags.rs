@@ -1,0 +1,254 @@
+//! The words of the command line, each defined once: parsing, help, manual page and completions come from here.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::exit;
+
+/// Puts any program on the network, with a process for every client.
+#[derive(Debug, Parser)]
+#[command(name = "tine", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(after_help = "Try it:  tine serve 127.0.0.1:7000 -v -- cat    and    tine connect 127.0.0.1:7000")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What is to be done.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Serve a program: each client that connects gets an instance of its own
+    Serve(Serve),
+    /// Be a client: standard input goes there, what comes back goes to standard output
+    Connect(Connect),
+    /// Print a script that completes tine's words in a shell
+    Completions(Completions),
+    /// Print the manual page, tine(8); read it with: tine man | man -l -
+    Man,
+}
+
+/// `tine serve`
+#[derive(Debug, Args)]
+#[command(override_usage = "tine serve ADDR... [OPTIONS] -- PROGRAM [ARG...]")]
+#[command(after_help = "\
+Addresses: :PORT, HOST:PORT, [IPV6]:PORT, tcp://HOST:PORT, udp://HOST:PORT, unix:/PATH, unix:@NAME,
+seqpacket:/PATH, unixgram:/PATH, vsock:CID:PORT, fd:N, systemd:NAME; options of the socket follow
+after a question mark, as in unix:/run/x?mode=0660. All of them: tine man.")]
+pub struct Serve {
+    /// Where to listen, one or more
+    #[arg(value_name = "ADDR")]
+    pub addresses: Vec<String>,
+
+    /// The program, by path or by name in PATH, and its arguments
+    #[arg(value_name = "PROGRAM", last = true)]
+    pub program: Vec<OsString>,
+
+    /// Children at once, in all; further clients wait in the kernel's queue
+    #[arg(short, long, value_name = "N", default_value = "256", value_parser = children)]
+    pub children: usize,
+
+    /// When all listeners are ready, print the port of each and a newline, then close standard output
+    #[arg(short = '1')]
+    pub print_ports: bool,
+
+    /// Log every client: a line when it is accepted, and one when its child has ended
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+
+    /// Log errors only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// What the program's standard error is
+    #[arg(long, value_name = "WHERE", value_enum, default_value = "log")]
+    pub stderr: Stderr,
+
+    /// By which convention the program is told who its client is
+    #[arg(long, value_name = "STYLE", value_enum, default_value = "ucspi")]
+    pub env: Style,
+
+    /// Set a variable for the program; without a value, to what it is in the environment of tine. May be repeated
+    #[arg(short = 'E', value_name = "NAME[=VALUE]")]
+    pub variables: Vec<OsString>,
+
+    /// Run the program as this user (and group), by name or number, with the groups that the database gives the user
+    #[arg(long, value_name = "USER[:GROUP]", value_parser = NonEmptyStringValueParser::new())]
+    pub user: Option<String>,
+
+    /// Run the program in this directory [default: where tine was started]
+    #[arg(long, value_name = "DIR")]
+    pub chdir: Option<PathBuf>,
+
+    /// Permissions, in octal, that files made by the program do not get
+    #[arg(long, value_name = "OCTAL", default_value = "077", value_parser = umask)]
+    pub umask: u32,
+
+    /// Limit a resource of the program, as setrlimit(2) counts it: bytes, seconds of processor time, or items, with a
+    /// suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub rlimit: Vec<String>,
+
+    /// Clients that may wait in the kernel's queue of each listener whose address does not say so itself
+    #[arg(long, value_name = "N", default_value = "4096", value_parser = backlog)]
+    pub backlog: u32,
+
+    /// How the program serves datagrams; needed for udp: and unixgram: addresses
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub datagram: Option<Datagram>,
+
+    /// With --datagram peer: seconds without a datagram in either direction after which a child's connection ends
+    /// [default: 60]
+    #[arg(long, value_name = "SECONDS", requires = "datagram", value_parser = idle)]
+    pub datagram_idle: Option<u64>,
+
+    /// With --datagram peer or each: answer datagrams from ports below 1024 too, where services live that would answer
+    /// the answer
+    #[arg(long, requires = "datagram")]
+    pub reply_to_low_ports: bool,
+
+    /// With --datagram each: how many times as long as its question a reply may be, headers included; longer ones are
+    /// dropped; 0 is no limit [default: 3]
+    #[arg(long, value_name = "N", requires = "datagram")]
+    pub amplification: Option<u32>,
+
+    /// Seconds that children have to finish once tine was told to end; then they get SIGTERM, and SIGKILL 2 seconds later
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = patience)]
+    pub drain: u64,
+}
+
+/// `tine connect`
+#[derive(Debug, Args)]
+pub struct Connect {
+    /// Whom to connect to: HOST:PORT, :PORT (this machine), [IPV6]:PORT, tcp://, udp://, unix:, seqpacket:, unixgram: or vsock:
+    #[arg(value_name = "ADDR")]
+    pub address: String,
+
+    /// For datagrams: seconds to wait for replies after the end of input and the last reply
+    #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    pub wait: f64,
+}
+
+/// `tine completions`
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_name = "SHELL", value_parser = shell())]
+    pub shell: Shell,
+}
+
+/// What the program's standard error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stderr {
+    /// standard error of tine
+    Log,
+    /// the client
+    Socket,
+    /// nothing, /dev/null
+    Null,
+}
+
+/// By which convention the program is told who its client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Style {
+    /// PROTO, TCPREMOTEIP and the others of UCSPI; REMOTE_ADDR, REMOTE_PORT; TINE_ID
+    Ucspi,
+    /// REMOTE_HOST, REMOTE_ADDR, REMOTE_PORT, as xinetd; TINE_ID
+    Inetd,
+    /// the client on descriptor 3, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; REMOTE_ADDR, REMOTE_PORT, SO_COOKIE; TINE_ID
+    Systemd,
+    /// nothing but PATH and what -E names
+    None,
+}
+
+/// How the program serves datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Datagram {
+    /// it gets the listening socket, reads as many as it likes and ends; the next one starts when the next comes
+    Wait,
+    /// a child for each peer, with a connection that carries that peer's datagrams as records
+    Peer,
+    /// a child for each datagram, which is its input; what it writes until it ends is the reply
+    Each,
+}
+
+/// What the operator wants; or the code to end with, when that was help or a mistake, which has been told.
+pub fn parse() -> Result<Verb, ExitCode> {
+    Cli::try_parse().map(|cli| cli.verb).map_err(|why| {
+        let _ = why.print();
+        if !why.use_stderr() {
+            return ExitCode::SUCCESS;
+        }
+        let words: Vec<_> = std::env::args_os().skip(1).collect();
+        let serving = words.first().is_some_and(|verb| verb == "serve");
+        if why.kind() == ErrorKind::UnknownArgument && serving && !words.iter().any(|word| word == "--") {
+            exit::say("The program that is to be served, and its own options, follow '--'.");
+        }
+        ExitCode::from(exit::OPERATOR)
+    })
+}
+
+fn children(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("without a child nobody can be served; the least is 1".into()),
+        Ok(count) if count <= CHILDREN_MOST => Ok(count),
+        _ => Err(format!("it is a number from 1 to {CHILDREN_MOST}")),
+    }
+}
+
+/// More processes than any Linux has: PID_MAX_LIMIT in proc_sys_kernel(5).
+const CHILDREN_MOST: usize = 4_194_304;
+
+fn backlog(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=i32::MAX as u32).contains(n))
+        .ok_or_else(|| "it is a number from 1 on".into())
+}
+
+fn umask(text: &str) -> Result<u32, String> {
+    let mask = u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777);
+    mask.ok_or_else(|| "a mask is octal, 0 to 777".into())
+}
+
+fn idle(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (1..=SECONDS_MOST).contains(seconds));
+    seconds.ok_or_else(|| format!("it is a number of seconds from 1 to {SECONDS_MOST}"))
+}
+
+fn patience(text: &str) -> Result<u64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MOST);
+    seconds.ok_or_else(|| format!("it is a number of seconds from 0 to {SECONDS_MOST}"))
+}
+
+/// Eleven days: what is longer is no time to wait.
+const SECONDS_MOST: u64 = 1_000_000;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e6).contains(seconds));
+    seconds.ok_or_else(|| "it is a number of seconds, such as 1 or 0.2".into())
+}
+
+/// The shells that we look after, of those that clap_complete knows.
+fn shell() -> impl clap::builder::TypedValueParser<Value = Shell> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::PossibleValuesParser::new(["bash", "zsh", "fish"])
+        .map(|name| name.parse().expect("these are among the shells of clap_complete"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+}

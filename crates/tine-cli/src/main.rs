@@ -1,0 +1,35 @@
+//! `tine`: puts any program on the network, with a process for every client.
+//!
+//! One file for each verb, in `command/`. What a verb does with sockets and processes is the library's; here are words:
+//! those of the operator ([`flags`]), those for the program ([`environ`]), those for the log ([`log`]).
+
+#![forbid(unsafe_code)]
+
+mod command {
+    pub mod completions;
+    pub mod connect;
+    pub mod man;
+    pub mod serve;
+}
+mod environ;
+mod exit;
+mod flags;
+mod log;
+
+use std::process::ExitCode;
+
+use command::{completions, connect, man, serve};
+use flags::Verb;
+
+fn main() -> ExitCode {
+    let verb = match flags::parse() {
+        Ok(verb) => verb,
+        Err(told) => return told,
+    };
+    exit::report(match verb {
+        Verb::Serve(flags) => serve::serve(flags),
+        Verb::Connect(flags) => connect::connect(&flags),
+        Verb::Completions(flags) => completions::print(&flags),
+        Verb::Man => man::print(),
+    })
+}
