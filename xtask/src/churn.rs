@@ -1,0 +1,120 @@
+//! `cargo xtask churn`: very many connections, one short line each, and nothing lost or left behind.
+//!
+//! The library's `echo` example answers them, or (`--program`) `tine serve` with a program for each. The clients are
+//! testkit's: they compare every byte. The server must be as it was before when they have gone.
+
+use std::process::Command;
+use std::time::Duration;
+
+use tine_testkit::{Baseline, Ready, Server, churn, fds, private_dirty_kib};
+
+use crate::Result;
+use crate::args::Args;
+use crate::run::build;
+
+const CONNECTIONS: u64 = 1_000_000;
+
+/// A line of progress, and a look at errors, after so many.
+const LOT: u64 = 50_000;
+
+/// Clients at a time: enough that the server always has the next one waiting.
+const CLIENTS: usize = 16;
+
+pub fn run(args: &[String]) -> Result {
+    let mut args = Args::new(args);
+    let program = args.all_after("--program");
+    args.switch("--handler");
+    let total = args.number().unwrap_or(CONNECTIONS);
+    args.end()?;
+
+    let server = match program {
+        Some(program) => with_program(program)?,
+        None => with_handler()?,
+    };
+    let baseline = Baseline::of(&server);
+    let before = Figures::of(&server)?;
+    let sum = clients(&server, total)?;
+    server.quiescent(&baseline);
+    let after = Figures::of(&server)?;
+    let end = server.stop();
+
+    println!(
+        "churn  connections={total} seconds={:.1} per_second={:.0} slowest_ms={}",
+        sum.seconds,
+        total as f64 / sum.seconds,
+        sum.slowest.as_millis()
+    );
+    println!(
+        "master private_dirty_kib={}..{} descriptors={}..{}",
+        before.memory_kib, after.memory_kib, before.descriptors, after.descriptors
+    );
+    if end.success() { Ok(()) } else { Err(format!("the server ended with {end}\n{}", server.log())) }
+}
+
+/// `tine serve` with a program that echoes, `cat` unless told otherwise.
+fn with_program(mut program: Vec<String>) -> Result<Server> {
+    if program.is_empty() {
+        program.push("/bin/cat".to_string());
+    }
+    let tine = build(&["--release", "-p", "tine-cli"])?.join("tine");
+    let listener = "tcp://127.0.0.1:0";
+    let mut command = Command::new(tine);
+    command.args(["serve", listener, "-1", "-c", "64", "--"]).args(program);
+    Ok(Server::start(command, Ready::Ports(vec![listener.to_string()])))
+}
+
+/// The library's example, which forks and does not exec.
+fn with_handler() -> Result<Server> {
+    let echo = build(&["--release", "-p", "tine", "--example", "echo"])?.join("examples/echo");
+    let mut command = Command::new(echo);
+    command.arg("tcp://127.0.0.1:0");
+    Ok(Server::start(command, Ready::Line))
+}
+
+/// What the clients came to, over all lots.
+#[derive(Default)]
+struct Sum {
+    seconds: f64,
+    slowest: Duration,
+}
+
+fn clients(server: &Server, total: u64) -> Result<Sum> {
+    let addresses = [server.addr(0)];
+    let mut sum = Sum::default();
+    let mut done = 0;
+    while done < total {
+        let lot = LOT.min(total - done);
+        let part = churn(&addresses, lot, CLIENTS);
+        done += lot;
+        sum.seconds += part.seconds;
+        sum.slowest = sum.slowest.max(part.slowest);
+        if part.replies_ok != lot || !part.errors.is_empty() {
+            let log = server.log();
+            return Err(format!(
+                "{} of {lot} replies were right; errors {:?}\n{log}",
+                part.replies_ok, part.errors
+            ));
+        }
+        println!(
+            "lot    done={done} per_second={:.0} slowest_ms={}",
+            lot as f64 / part.seconds,
+            part.slowest.as_millis()
+        );
+    }
+    Ok(sum)
+}
+
+/// What the master holds.
+struct Figures {
+    memory_kib: u64,
+    descriptors: usize,
+}
+
+impl Figures {
+    fn of(server: &Server) -> Result<Self> {
+        let look = || Ok((private_dirty_kib(server.pid())?, fds(server.pid())?.len()));
+        let (memory_kib, descriptors) = look()
+            .map_err(|why: std::io::Error| format!("look at the master, pid {}: {why}", server.pid()))?;
+        Ok(Figures { memory_kib, descriptors })
+    }
+}

@@ -1,0 +1,325 @@
+//! One scripted day in the life of a server: started, six clients, asked for its status, told to end.
+//!
+//! Everything is bounded by a deadline, and everything seen goes into a [`Record`]; nothing is judged here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+use tine_testkit::server::until_within;
+use tine_testkit::{Stream, children, fds, zombies};
+
+use crate::Result;
+
+/// How long any single thing of a day is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client waits for its next byte: longer than any pause a listener takes.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(8);
+
+/// From now on whatever loses its parent becomes our child, so that nothing can be left behind unseen.
+pub fn adopt_orphans() -> Result {
+    let here = Pid::from_raw(std::process::id().cast_signed());
+    set_child_subreaper(here).map_err(|why| format!("become a child subreaper: {why}"))
+}
+
+/// What the program says when the fault strikes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub n: u64,
+    pub call: String,
+    pub errno: String,
+}
+
+impl Fault {
+    /// Reads `fault  n=12 call=accept4 errno=EMFILE`.
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("fault ")?;
+        let value =
+            |key: &str| rest.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        Some(Fault {
+            n: value("n")?.parse().ok()?,
+            call: value("call")?.to_string(),
+            errno: value("errno")?.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "n={} call={} errno={}", self.n, self.call, self.errno)
+    }
+}
+
+/// Kinds of descriptors (`socket`, `pipe`, `/dev/null`) and how many there are of each.
+pub type Descriptors = BTreeMap<String, usize>;
+
+/// Everything seen on one day.
+#[derive(Debug, Default)]
+pub struct Record {
+    pub fault: Option<Fault>,
+    /// Did the fault strike before the server was told to end?
+    pub struck_before_end: bool,
+    /// Both listeners were told on stdout.
+    pub ready: bool,
+    /// Then stdout was closed, which is what whoever starts a server waits for.
+    pub stdout_closed: bool,
+    /// What went wrong with each client, if anything did.
+    pub clients: Vec<std::result::Result<(), String>>,
+    pub status_told: bool,
+    /// Descriptors of the master when all clients had gone; none if it was gone too.
+    pub descriptors: Option<Descriptors>,
+    /// Children that were still there then, the dead ones counted.
+    pub children: usize,
+    /// How it ended; none if it had to be killed.
+    pub exit: Option<ExitStatus>,
+    /// Processes that outlived the server.
+    pub left_behind: Vec<u32>,
+    pub log: Vec<String>,
+}
+
+impl Record {
+    /// The day as lines for people.
+    pub fn told(&self) -> String {
+        let mut text = String::new();
+        for (at, client) in self.clients.iter().enumerate() {
+            if let Err(why) = client {
+                text.push_str(&format!("       client {at}: {why}\n"));
+            }
+        }
+        if let Some(descriptors) = &self.descriptors {
+            text.push_str(&format!("       descriptors {descriptors:?}\n"));
+        }
+        let exit = self.exit.map_or("killed, it would not end".to_string(), |exit| exit.to_string());
+        text.push_str(&format!("       {exit}\n"));
+        for line in &self.log {
+            text.push_str(&format!("       | {line}\n"));
+        }
+        text.pop();
+        text
+    }
+}
+
+/// A day that has begun.
+pub struct Day {
+    server: Child,
+    name: String,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Day {
+    /// Starts the server, with this wish for a fault.
+    pub fn new(tine: &Path, wish: &str) -> Self {
+        static DAYS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("tine-faults-{}-{}", std::process::id(), DAYS.fetch_add(1, Ordering::Relaxed));
+        let mut server = Command::new(tine)
+            .args(["serve", "tcp://127.0.0.1:0", &format!("unix:@{name}"), "-1", "-v", "--", "cat"])
+            .env("TINE_FAULT", wish)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program was built a moment ago");
+        let stdout = Lines::of(server.stdout.take().expect("stdout was asked to be a pipe"));
+        let stderr = Lines::of(server.stderr.take().expect("stderr was asked to be a pipe"));
+        Day { server, name, stdout, stderr }
+    }
+
+    /// Lives the day to its end, whatever happens in it.
+    pub fn pass(mut self) -> Record {
+        let mut record = Record::default();
+        if let Some(port) = self.ready() {
+            record.ready = true;
+            record.stdout_closed = until_within(Duration::from_secs(1), || self.stdout.ended()).is_some();
+            self.clients(port, &mut record);
+            self.status(&mut record);
+            self.evening(&mut record);
+            record.struck_before_end = self.fault().is_some();
+            self.signal(Signal::TERM);
+        }
+        record.exit = self.end();
+        record.left_behind = left_behind();
+        // Whoever held the log is gone by now, so its reader comes to the end.
+        until_within(PATIENCE, || self.stderr.ended());
+        record.fault = self.fault();
+        record.log = self.stderr.seen();
+        record
+    }
+
+    /// The port, once stdout has a line for each listener; nothing if it comes to its end without.
+    fn ready(&self) -> Option<u16> {
+        let both = || self.stdout.seen().len() == 2;
+        until_within(PATIENCE, || (both() || self.stdout.ended().is_some()).then_some(()));
+        if both() { self.stdout.seen()[0].parse().ok() } else { None }
+    }
+
+    /// Three clients one after the other, and three at once.
+    fn clients(&self, port: u16, record: &mut Record) {
+        let tcp = format!("127.0.0.1:{port}");
+        let unix = format!("unix:@{}", self.name);
+        for (at, address) in [&tcp, &unix, &tcp].into_iter().enumerate() {
+            record.clients.push(echo(address, at));
+        }
+        let together: Vec<_> = [tcp.clone(), unix, tcp]
+            .into_iter()
+            .enumerate()
+            .map(|(at, address)| thread::spawn(move || echo(&address, 3 + at)))
+            .collect();
+        for client in together {
+            record.clients.push(client.join().unwrap_or_else(|_| Err("its thread panicked".to_string())));
+        }
+    }
+
+    fn status(&self, record: &mut Record) {
+        self.signal(Signal::USR1);
+        let told = || self.stderr.seen().iter().any(|line| line.starts_with("status "));
+        record.status_told = until_within(Duration::from_secs(3), || told().then_some(())).is_some();
+    }
+
+    /// Waits until nobody is there any more but the master, and looks at what it holds.
+    fn evening(&self, record: &mut Record) {
+        let pid = self.server.id();
+        let family = || children(pid).len() + zombies(pid).len();
+        until_within(PATIENCE, || (family() == 0).then_some(()));
+        record.children = family();
+        record.descriptors = fds(pid).ok().map(|fds| kinds(fds.into_values()));
+    }
+
+    /// Waits for the server to end; kills it if it does not.
+    fn end(&mut self) -> Option<ExitStatus> {
+        let ended = until_within(PATIENCE, || self.server.try_wait().ok().flatten());
+        if ended.is_none() {
+            let _ = self.server.kill();
+            let _ = self.server.wait();
+        }
+        ended
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The server is our own child and not waited for yet, so the pid is still its own.
+        if let Some(pid) = Pid::from_raw(self.server.id().cast_signed()) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.stderr.seen().iter().find_map(|line| Fault::parse(line))
+    }
+}
+
+/// What comes out of a pipe, line by line, read by a thread of its own.
+struct Lines {
+    reader: JoinHandle<()>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+        let written = seen.clone();
+        let reader = thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(io::Result::ok) {
+                written.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Lines { reader, seen }
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Something, once the last writer has closed the pipe.
+    fn ended(&self) -> Option<()> {
+        self.reader.is_finished().then_some(())
+    }
+}
+
+/// Reaps all children we have; hands back those that would not end by themselves, after killing them.
+fn left_behind() -> Vec<u32> {
+    if until_within(Duration::from_secs(3), all_reaped).is_some() {
+        return Vec::new();
+    }
+    let left = children(std::process::id());
+    for pid in &left {
+        if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    until_within(PATIENCE, all_reaped);
+    left
+}
+
+/// Waits for what has ended; something if there is nobody left to wait for.
+fn all_reaped() -> Option<()> {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return Some(()), // ECHILD
+        }
+    }
+}
+
+/// A client: sends a line, reads it back, closes one way and reads the end.
+fn echo(address: &str, client: usize) -> std::result::Result<(), String> {
+    let told = |step: &'static str| move |why: io::Error| format!("{step}: {why}");
+    let sent = format!("line of client {client}\n");
+    let stream = Stream::connect(address).map_err(told("connect"))?;
+    stream.set_timeout(Some(CLIENT_PATIENCE)).map_err(told("set a timeout"))?;
+    (&stream).write_all(sent.as_bytes()).map_err(told("write"))?;
+    let mut reader = BufReader::new(&stream);
+    let mut received = String::new();
+    reader.read_line(&mut received).map_err(told("read"))?;
+    if received != sent {
+        return Err(format!("read {received:?} instead of {sent:?}"));
+    }
+    stream.finish().map_err(told("half-close"))?;
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).map_err(told("read to the end"))?;
+    if rest.is_empty() { Ok(()) } else { Err(format!("{} bytes nobody asked for", rest.len())) }
+}
+
+/// Counts descriptors by kind: `socket:[4711]` is a socket like any other.
+fn kinds(links: impl Iterator<Item = String>) -> Descriptors {
+    let mut kinds = Descriptors::new();
+    for link in links {
+        let kind = match link.split_once(":[") {
+            Some((kind, _)) if kind != "anon_inode" => kind.to_string(),
+            _ => link,
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fault, kinds};
+
+    #[test]
+    fn the_line_of_a_fault_is_read() {
+        let fault = Fault::parse("fault  n=12 call=accept4 errno=EMFILE").unwrap();
+        assert_eq!((fault.n, fault.call.as_str(), fault.errno.as_str()), (12, "accept4", "EMFILE"));
+        assert_eq!(fault.to_string(), "n=12 call=accept4 errno=EMFILE");
+        assert_eq!(Fault::parse("fault  calls=57"), None);
+        assert_eq!(Fault::parse("accept peer=x call=1 n=2 errno=3"), None);
+    }
+
+    #[test]
+    fn descriptors_are_counted_by_kind() {
+        let links = ["socket:[1]", "socket:[22]", "anon_inode:[eventpoll]", "/dev/null", "pipe:[3]"];
+        let kinds = kinds(links.into_iter().map(str::to_string));
+        assert_eq!(kinds["socket"], 2);
+        assert_eq!((kinds["anon_inode:[eventpoll]"], kinds["/dev/null"], kinds["pipe"]), (1, 1, 1));
+    }
+}
