@@ -4,9 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::Identity;
-use crate::plan::Limits;
 use crate::report::{Failure, Step};
-use crate::step;
+use crate::step::{self, limits::Limits};
 
 /// A plan that was checked and is ready to be entered, any number of times, by a child each.
 #[derive(Debug)]

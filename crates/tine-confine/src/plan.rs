@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{error, fmt, io};
 
 use tine_os::identity::{self, Identity};
-use tine_os::limit::{self, RESOURCES, Resource, Rlimit};
+use tine_os::limit::{self, RESOURCES, Rlimit};
 
 use crate::enter::Prepared;
 
@@ -195,9 +195,6 @@ impl error::Error for PlanError {
         }
     }
 }
-
-/// The pairs that a child sets.
-pub(crate) type Limits = Vec<(Resource, Rlimit)>;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::{error, fmt, io};
 
 use tine_confine::PlanError;
-use tine_os::ForkError;
+use tine_os::{ForkError, plain};
 
 use crate::addr::AddrError;
 use crate::program::ProgramError;
@@ -102,12 +102,6 @@ impl StartError {
     pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
         move |error| StartError::System { what, error }
     }
-}
-
-/// What the kernel says, without the number that std appends.
-pub(crate) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 impl fmt::Display for Error {

@@ -220,7 +220,7 @@ impl fmt::Display for How {
         match self {
             How::Exit(status) => write!(f, "exit={status}"),
             How::Signal(signal) => write!(f, "signal={signal}"),
-            How::Setup(step, error) => write!(f, "setup={step} error=\"{}\"", crate::error::plain(error)),
+            How::Setup(step, error) => write!(f, "setup={step} error=\"{}\"", tine_os::plain(error)),
         }
     }
 }

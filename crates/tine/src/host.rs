@@ -4,30 +4,30 @@
 //! meets it, nor it theirs. When the program ends, in whatever way, the line breaks and the server drains.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::{error, fmt};
 
 use tine_os::fork::exit;
 use tine_os::socket::{self, Kind};
-use tine_os::{Forked, fd, wait};
+use tine_os::{Forked, wait};
 
-use crate::error::StartError;
+use crate::change::control::{ASK_STATUS, Control, DRAIN, ENDED, FAILED, MESSAGE, READY, STOP, status};
+use crate::error::{Error, StartError};
 use crate::event::Status;
 use crate::handler::Handler;
 use crate::server::Server;
 
-/// What the program says to the master, and what it is told.
-const ASK_STATUS: u8 = b's';
-const DRAIN: u8 = b'd';
-const STOP: u8 = b'k';
-const READY: u8 = b'R';
-const FAILED: u8 = b'F';
-const STATUS: u8 = b'S';
-const ENDED: u8 = b'E';
-
-/// A tag and five numbers.
-const MESSAGE: usize = 1 + 5 * 8;
+impl Server {
+    /// Starts the server in a process of its own and gives a handle to it, so that this program may have threads and
+    /// children of its own. To be called before the first thread.
+    ///
+    /// # Errors
+    /// As [`Server::serve`].
+    pub fn start<H: Handler>(self, handler: H) -> Result<Handle, Error> {
+        Ok(start(self, handler)?)
+    }
+}
 
 /// A server that was started with [`Server::start`]. Dropping it drains the server without waiting for it.
 #[derive(Debug)]
@@ -106,70 +106,8 @@ impl error::Error for Gone {
     }
 }
 
-/// The master's end of the line.
-#[derive(Debug)]
-pub(crate) struct Control {
-    line: OwnedFd,
-    broken: bool,
-}
-
-impl Control {
-    /// Hears what the program wishes and answers it; gives how many times an end was asked for.
-    pub(crate) fn heed(&mut self, status: Status) -> u32 {
-        let mut wishes = [0; 64];
-        match fd::read(&self.line, &mut wishes) {
-            Ok(0) if self.broken => 0,
-            Ok(0) => {
-                self.broken = true;
-                1
-            }
-            Ok(length) => wishes[..length].iter().map(|wish| self.grant(*wish, status)).sum(),
-            Err(_) => 0,
-        }
-    }
-
-    /// Says that the server has ended.
-    pub(crate) fn end(&self, status: Status) {
-        self.tell(ENDED, status);
-    }
-
-    fn grant(&self, wish: u8, status: Status) -> u32 {
-        match wish {
-            ASK_STATUS => {
-                self.tell(STATUS, status);
-                0
-            }
-            DRAIN => 1,
-            STOP => 2,
-            _ => 0,
-        }
-    }
-
-    fn tell(&self, tag: u8, status: Status) {
-        let Status { open, most, served, failed, paused } = status;
-        let mut message = [tag; MESSAGE];
-        let numbers = [open as u64, most as u64, served, failed, paused as u64];
-        for (place, number) in message[1..].as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
-            *place = number.to_ne_bytes();
-        }
-        // A program that asks and does not listen is told nothing.
-        let _ = socket::send(&self.line, &message);
-    }
-
-    /// Whether there is still somebody to hear.
-    pub(crate) fn is_alive(&self) -> bool {
-        !self.broken
-    }
-}
-
-impl AsFd for Control {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.line.as_fd()
-    }
-}
-
 /// Forks the master off and waits until it is ready.
-pub(crate) fn start<H: Handler>(server: Server, handler: H) -> Result<Handle, StartError> {
+fn start<H: Handler>(server: Server, handler: H) -> Result<Handle, StartError> {
     let addrs = server.addrs();
     let (ours, theirs) =
         socket::pair(Kind::Stream).map_err(StartError::system("make a line to the master"))?;
@@ -206,12 +144,7 @@ fn master<H: Handler>(server: Server, handler: H, line: OwnedFd) -> ! {
     // A session of its own: what a terminal sends to the program is the program's to pass on.
     let _ = tine_os::fork::new_session();
     let told = line.try_clone();
-    let control = Control { line, broken: false };
-    let _ = fd::set_blocking(&control.line, false);
-    let ready = |control: &Control| {
-        let _ = socket::send(&control.line, &[READY]);
-    };
-    match server.serve_as_master(handler, Some(control), ready) {
+    match server.serve_as_master(handler, Some(Control::new(line)), Control::begin) {
         Ok(()) => exit(0),
         Err(why) => {
             if let Ok(line) = told {
@@ -219,17 +152,5 @@ fn master<H: Handler>(server: Server, handler: H, line: OwnedFd) -> ! {
             }
             exit(111)
         }
-    }
-}
-
-fn status(message: &[u8; MESSAGE]) -> Status {
-    let numbers = message[1..].as_chunks::<8>().0;
-    let number = |at: usize| u64::from_ne_bytes(numbers[at]);
-    Status {
-        open: number(0) as usize,
-        most: number(1) as usize,
-        served: number(2),
-        failed: number(3),
-        paused: number(4) as usize,
     }
 }

@@ -12,10 +12,10 @@ use tine_os::signal::{self, Signal, Signals};
 use tine_os::wait::Deaths;
 use tine_os::{Pid, fd};
 
+use crate::change::control::Control;
 use crate::change::drain::{Action, Drain};
 use crate::error::StartError;
 use crate::event::{Event, How, Outcome, Peer, Status};
-use crate::host::Control;
 use crate::life::admit::Admit;
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::fork::{SETUP_FAILED, Workplace, fork};
@@ -349,7 +349,7 @@ impl Master {
         }
         let failure = match &outcome.how {
             How::Setup(_, error) => {
-                Some(("start a child", io::Error::new(error.kind(), crate::error::plain(error))))
+                Some(("start a child", io::Error::new(error.kind(), tine_os::plain(error))))
             }
             how if lent && (outcome.bill.wall < TOO_SOON && reap::is_readable(&listener.fd)) => {
                 Some(("wait", io::Error::other(format!("the program ended ({how}) and datagrams are left"))))

@@ -5,10 +5,10 @@ use std::time::Duration;
 use std::{error, fmt, io};
 
 use tine_os::exec::{self, Argv, Environ};
+use tine_os::plain;
 use tine_os::socket::Addr;
 
 use crate::addr::Transport;
-use crate::error::plain;
 use crate::event::Peer;
 
 /// A program that serves one client at a time, on its standard input and output.

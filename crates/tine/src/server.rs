@@ -12,17 +12,17 @@ use tine_os::socket::{self, Addr, Kind};
 use tine_os::{fd, fork};
 
 use crate::addr::{AddrError, Listen, Transport};
+use crate::change::control::Control;
 use crate::error::{BindError, Error, StartError};
 use crate::event::Event;
 use crate::handler::{DatagramHandler, Handler};
-use crate::host::{self, Control, Handle};
 use crate::life::bind::{self, Listener, Role};
 use crate::life::fork::Workplace;
 use crate::life::reap::Reports;
 use crate::life::serve::{HandlerService, Service};
 use crate::master::Master;
-use crate::mode::datagram::Guard;
 use crate::mode::each;
+use crate::mode::guard::Guard;
 use crate::mode::peer::Exchange;
 use crate::mode::worker::Work;
 use crate::program::{DatagramMode, Program};
@@ -241,15 +241,6 @@ impl Server {
             }
         }
         Ok(serve(master, &mut Nobody, |_| {})?)
-    }
-
-    /// Starts the server in a process of its own and gives a handle to it, so that this program may have threads and
-    /// children of its own. To be called before the first thread.
-    ///
-    /// # Errors
-    /// As [`Server::serve`].
-    pub fn start<H: Handler>(self, handler: H) -> Result<Handle, Error> {
-        Ok(host::start(self, handler)?)
     }
 
     pub(crate) fn serve_as_master<H: Handler>(

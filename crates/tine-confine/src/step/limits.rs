@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::plan::Limits;
+use tine_os::limit::{Resource, Rlimit};
+
+/// The pairs that a child sets.
+pub(crate) type Limits = Vec<(Resource, Rlimit)>;
 
 pub(crate) fn enter(limits: &Limits) -> io::Result<()> {
     limits.iter().try_for_each(|(resource, limit)| {

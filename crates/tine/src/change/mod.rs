@@ -1,3 +1,4 @@
 //! What alters a running server.
 
+pub(crate) mod control;
 pub(crate) mod drain;

@@ -1,6 +1,8 @@
 //! Ways to put the stages of a connection's life together.
 
+pub(crate) mod bench;
 pub(crate) mod datagram;
 pub(crate) mod each;
+pub(crate) mod guard;
 pub(crate) mod peer;
 pub(crate) mod worker;

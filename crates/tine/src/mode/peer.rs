@@ -24,8 +24,8 @@ use crate::handler::Datagram;
 use crate::life::fork::Workplace;
 use crate::life::reap::Report;
 use crate::life::serve::run;
-use crate::mode::datagram::Guard;
-use crate::mode::worker::Bench;
+use crate::mode::bench::Bench;
+use crate::mode::guard::Guard;
 
 /// How many connections one such worker keeps, those included whose child is still to be born. A datagram that would
 /// begin one more is dropped, and that is told.
