@@ -92,10 +92,24 @@ pub fn descendants(pid: u32) -> Vec<u32> {
 }
 
 /// Memory that a process has written and shares with nobody, in KiB.
+///
+/// Of its writable mappings only: the pages of a program that was built a moment ago are dirty as well, until the kernel
+/// has written the file, and private whenever no other process runs it.
 pub fn private_dirty_kib(pid: u32) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let value = value_of(&text, "Private_Dirty").and_then(|value| value.split(' ').next()?.parse().ok());
-    value.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("no Private_Dirty in {text:?}")))
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut writable, mut sum) = (false, None);
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Private_Dirty:"), Some(size)) if writable => {
+                *sum.get_or_insert(0) += size.parse::<u64>().unwrap_or(0);
+            }
+            // A mapping begins with its addresses and permissions, and has lines of `Name: value` after it.
+            (Some(first), Some(permissions)) if !first.ends_with(':') => writable = permissions.contains('w'),
+            _ => {}
+        }
+    }
+    sum.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no writable memory: a zombie"))
 }
 
 /// The value of a `Name:   value` line, as /proc/PID/status and many others have them.

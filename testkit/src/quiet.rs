@@ -125,7 +125,7 @@ impl Baseline {
                 found.push(format!("private memory {} KiB at the baseline, now {now}", self.memory_kib));
             }
             Ok(_) => {}
-            Err(error) => found.push(format!("/proc/{}/smaps_rollup: {error}", self.pid)),
+            Err(error) => found.push(format!("/proc/{}/smaps: {error}", self.pid)),
         }
         found.extend(left_on_ports(server));
         if self.asks_status {

@@ -53,7 +53,8 @@ pub struct Serve {
     #[arg(short, long, value_name = "N", default_value = "256", value_parser = children)]
     pub children: usize,
 
-    /// When all listeners are ready, print the port of each and a newline, then close standard output
+    /// When all listeners are ready, print the port of each (nothing where there is none) and a newline, then close
+    /// standard output
     #[arg(short = '1')]
     pub print_ports: bool,
 
@@ -81,7 +82,7 @@ pub struct Serve {
     #[arg(long, value_name = "USER[:GROUP]", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
 
-    /// Run the program in this directory [default: where tine was started]
+    /// Run the program in this directory; where tine was started unless given
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
 
@@ -102,8 +103,8 @@ pub struct Serve {
     #[arg(long, value_name = "HOW", value_enum)]
     pub datagram: Option<Datagram>,
 
-    /// With --datagram peer: seconds without a datagram in either direction after which a child's connection ends
-    /// [default: 60]
+    /// With --datagram peer: seconds without a datagram in either direction after which a child's connection ends; 60
+    /// unless given
     #[arg(long, value_name = "SECONDS", requires = "datagram", value_parser = idle)]
     pub datagram_idle: Option<u64>,
 
@@ -113,7 +114,7 @@ pub struct Serve {
     pub reply_to_low_ports: bool,
 
     /// With --datagram each: how many times as long as its question a reply may be, headers included; longer ones are
-    /// dropped; 0 is no limit [default: 3]
+    /// dropped; 0 is no limit; 3 unless given
     #[arg(long, value_name = "N", requires = "datagram")]
     pub amplification: Option<u32>,
 
@@ -125,7 +126,8 @@ pub struct Serve {
 /// `tine connect`
 #[derive(Debug, Args)]
 pub struct Connect {
-    /// Whom to connect to: HOST:PORT, :PORT (this machine), [IPV6]:PORT, tcp://, udp://, unix:, seqpacket:, unixgram: or vsock:
+    /// Where the server is, as tine serve has it: HOST:PORT, :PORT (this machine), udp://HOST:PORT, unix:/PATH,
+    /// seqpacket:/PATH, unixgram:/PATH, vsock:CID:PORT
     #[arg(value_name = "ADDR")]
     pub address: String,
 

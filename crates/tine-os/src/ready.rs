@@ -32,6 +32,15 @@ impl Ready {
         Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?)
     }
 
+    /// Watches a descriptor for room to write, or its end.
+    ///
+    /// # Errors
+    /// ENOMEM, ENOSPC.
+    pub fn add_writable(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        fault::point("epoll_ctl")?;
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::OUT)?)
+    }
+
     /// Stops watching a descriptor.
     ///
     /// # Errors
@@ -41,7 +50,7 @@ impl Ready {
         Ok(epoll::delete(&self.0, fd)?)
     }
 
-    /// Waits until some can be read or the time is over; appends their numbers. An interruption is nobody.
+    /// Waits until some are ready or the time is over; appends their numbers. An interruption is nobody.
     ///
     /// # Errors
     /// What epoll_wait(2) says.

@@ -57,8 +57,15 @@ pub(crate) struct Options {
     pub user: Option<String>,
     pub group: Option<String>,
     pub v6only: bool,
-    pub numbers: Vec<(IntOption, i32)>,
-    pub names: Vec<(NameOption, String)>,
+    /// What is set on the socket as it is, with the name that the operator knows it by.
+    pub sets: Vec<(&'static str, Set)>,
+}
+
+/// An option of the socket and its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Set {
+    Number(IntOption, i32),
+    Name(NameOption, String),
 }
 
 /// Why a string is no address to listen at.
@@ -255,15 +262,17 @@ fn parse_options(text: &str, family: Family, transport: Transport) -> Result<Opt
             "user" => options.user = Some(value.to_owned()),
             "group" => options.group = Some(value.to_owned()),
             "v6only" => options.v6only = number(name, value, 0, 1)? == 1,
-            "device" => options.names.push((NameOption::DEVICE, value.to_owned())),
-            "congestion" => options.names.push((NameOption::CONGESTION, value.to_owned())),
+            "device" => options.sets.push(("device", Set::Name(NameOption::DEVICE, value.to_owned()))),
+            "congestion" => {
+                options.sets.push(("congestion", Set::Name(NameOption::CONGESTION, value.to_owned())));
+            }
             "keepalive" => keepalive(value, &mut options)?,
             _ => {
-                let (_, option, least, most) = NUMBERS
+                let (name, option, least, most) = NUMBERS
                     .iter()
                     .find(|(known, ..)| *known == name)
                     .ok_or_else(|| format!("there is no option '{name}'; there are {NAMES}"))?;
-                options.numbers.push((*option, number(name, value, *least, *most)?));
+                options.sets.push((name, Set::Number(*option, number(name, value, *least, *most)?)));
             }
         }
     }
@@ -274,7 +283,8 @@ fn parse_options(text: &str, family: Family, transport: Transport) -> Result<Opt
 fn keepalive(value: &str, options: &mut Options) -> Result<(), String> {
     let parts: Vec<_> =
         value.split(',').map(|part| number("keepalive", part, 0, 32_767)).collect::<Result<_, _>>()?;
-    options.numbers.push((IntOption::KEEP_ALIVE, i32::from(parts[0] > 0)));
+    let mut set = |option, value| options.sets.push(("keepalive", Set::Number(option, value)));
+    set(IntOption::KEEP_ALIVE, i32::from(parts[0] > 0));
     if parts.len() == 1 && parts[0] <= 1 {
         return Ok(());
     }
@@ -282,7 +292,7 @@ fn keepalive(value: &str, options: &mut Options) -> Result<(), String> {
         return Err(format!("keepalive={value}: the form is keepalive=TIME,INTERVAL,PROBES, each above 0"));
     }
     let each = [IntOption::KEEP_ALIVE_TIME, IntOption::KEEP_ALIVE_INTERVAL, IntOption::KEEP_ALIVE_PROBES];
-    options.numbers.extend(each.into_iter().zip(parts));
+    each.into_iter().zip(parts).for_each(|(option, value)| set(option, value));
     Ok(())
 }
 

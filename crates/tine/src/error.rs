@@ -26,7 +26,7 @@ pub enum Error {
 /// Why an address cannot be listened at: what was tried, where, and what the kernel said.
 #[derive(Debug)]
 pub struct BindError {
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     pub(crate) listen: String,
     pub(crate) error: io::Error,
     pub(crate) advice: Option<String>,
@@ -75,7 +75,7 @@ impl BindError {
         &self.error
     }
 
-    pub(crate) fn new(what: &'static str, listen: impl fmt::Display, error: io::Error) -> BindError {
+    pub(crate) fn new(what: impl Into<String>, listen: impl fmt::Display, error: io::Error) -> BindError {
         let port = || listen.to_string().rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
         let advice = match error.kind() {
             io::ErrorKind::PermissionDenied if port().is_some_and(|port| port < 1024) => {
@@ -89,7 +89,7 @@ impl BindError {
             }
             _ => None,
         };
-        BindError { what, listen: listen.to_string(), error, advice }
+        BindError { what: what.into(), listen: listen.to_string(), error, advice }
     }
 
     pub(crate) fn advise(mut self, advice: &str) -> BindError {

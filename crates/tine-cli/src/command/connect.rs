@@ -163,7 +163,7 @@ fn send_bytes(socket: BorrowedFd<'_>, state: &Sending) -> Result<(), Stop> {
     let mut bytes = vec![0; CHUNK];
     loop {
         state.set(State::Reading);
-        let length = read(&mut bytes)?;
+        let length = read(&mut bytes).map_err(Stop::Input)?;
         state.set(State::Sending);
         if length == 0 {
             return Ok(());
@@ -177,7 +177,7 @@ fn send_records(socket: BorrowedFd<'_>, state: &Sending) -> Result<(), Stop> {
     let (mut bytes, mut records) = (vec![0; CHUNK], Records::default());
     loop {
         state.set(State::Reading);
-        let length = read(&mut bytes)?;
+        let length = read(&mut bytes).map_err(Stop::Input)?;
         state.set(State::Sending);
         records.push(&bytes[..length], length == 0);
         while let Some(record) = records.next() {
@@ -189,9 +189,8 @@ fn send_records(socket: BorrowedFd<'_>, state: &Sending) -> Result<(), Stop> {
     }
 }
 
-fn read(bytes: &mut [u8]) -> Result<usize, Stop> {
-    retry_on_intr(|| rustix::io::read(io::stdin().as_fd(), &mut *bytes))
-        .map_err(|why| Stop::Input(why.into()))
+fn read(bytes: &mut [u8]) -> io::Result<usize> {
+    Ok(retry_on_intr(|| rustix::io::read(io::stdin().as_fd(), &mut *bytes))?)
 }
 
 fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Stop> {
@@ -231,9 +230,7 @@ fn datagrams(listen: &Listen, socket: &OwnedFd, wait: Duration) -> Outcome {
             until = until.map(|_| Instant::now() + wait);
         }
         if input_ready {
-            let length = read(&mut bytes[..CHUNK]).or_else(|stop| match stop {
-                Stop::Input(why) | Stop::Output(why) => Err(input(&why)),
-            })?;
+            let length = read(&mut bytes[..CHUNK]).map_err(|why| input(&why))?;
             records.push(&bytes[..length], length == 0);
             while let Some(record) = records.next() {
                 retry_on_intr(|| send(socket, record, SendFlags::NOSIGNAL))

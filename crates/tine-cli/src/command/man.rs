@@ -59,31 +59,27 @@ fn item(arg: &Arg, to: &mut String) {
     let forms: Vec<_> = [short, long].into_iter().flatten().map(|form| form + &value).collect();
     let _ = writeln!(to, ".It {}", forms.join(" , "));
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    // A default that is no value of the flag's is told in its help.
-    let (help, told) = match help.split_once(" [default: ") {
-        Some((help, told)) => (help, told.strip_suffix(']')),
-        None => (help.as_str(), None),
-    };
-    sentences(help, to);
+    prose(&help, ".", to);
     let values = arg.get_possible_values();
     if values.iter().any(|value| value.get_help().is_some()) {
         to.push_str(".Pp\n.Bl -tag -width systemd -compact\n");
         for value in values {
             let _ = writeln!(to, ".It Cm {}", value.get_name());
-            sentences(&value.get_help().map(ToString::to_string).unwrap_or_default(), to);
+            prose(&value.get_help().map(ToString::to_string).unwrap_or_default(), "", to);
         }
-        to.push_str(".El\n.Pp\n");
+        to.push_str(".El\n");
     }
-    let default = arg.get_default_values().first().and_then(|value| value.to_str()).or(told);
-    if let Some(default) = default {
-        sentences(&format!("The default is {default}"), to);
+    if let Some(default) = arg.get_default_values().first().and_then(|value| value.to_str()) {
+        if to.ends_with(".El\n") {
+            to.push_str(".Pp\n");
+        }
+        prose(&format!("The default is {default}"), ".", to);
     }
 }
 
-/// Prose: each sentence on lines of its own, with a full stop.
-fn sentences(text: &str, to: &mut String) {
-    for sentence in text.trim_end_matches('.').split_inclusive(". ") {
-        let sentence = sentence.trim_end();
+/// Prose: each sentence on lines of its own; the last one, which has no full stop, ends in `stop`.
+fn prose(text: &str, stop: &str, to: &mut String) {
+    for sentence in text.split_inclusive(". ") {
         let mut line = String::new();
         for word in sentence.split_whitespace().map(escape) {
             if !line.is_empty() && line.len() + 1 + word.len() > WIDTH {
@@ -95,7 +91,7 @@ fn sentences(text: &str, to: &mut String) {
             }
             line.push_str(&word);
         }
-        let stop = if sentence.ends_with('.') { "" } else { "." };
+        let stop = if line.ends_with('.') { "" } else { stop };
         let _ = writeln!(to, "{line}{stop}");
     }
 }
@@ -120,13 +116,13 @@ mod tests {
         for verb in ["serve", "connect"] {
             let verb = cli.find_subcommand(verb).unwrap();
             for arg in verb.get_arguments() {
-                for long in arg.get_long() {
+                if let Some(long) = arg.get_long() {
                     assert!(page.contains(&format!("Fl -{}", long.replace('-', "\\-"))), "--{long}");
                 }
-                for short in arg.get_short() {
+                if let Some(short) = arg.get_short() {
                     assert!(page.contains(&format!(".It Fl {short}")), "-{short}");
                 }
-                for value in arg.get_possible_values() {
+                for value in arg.get_possible_values().iter().filter(|value| value.get_help().is_some()) {
                     assert!(page.contains(&format!(".It Cm {}", value.get_name())), "{}", value.get_name());
                 }
             }
@@ -136,7 +132,7 @@ mod tests {
     #[test]
     fn prose_is_never_taken_for_a_request() {
         let mut page = String::new();
-        sentences("One thing, --long and -s. 'Two' \\n", &mut page);
+        prose("One thing, --long and -s. 'Two' \\n", ".", &mut page);
         assert_eq!(page, "One thing, \\-\\-long and \\-s.\n\\&'Two' \\en.\n");
     }
 }

@@ -14,7 +14,7 @@ use tine_os::pass;
 use tine_os::socket::{self, Addr, IntOption, Kind, RawAddr};
 use tine_os::{fd, identity};
 
-use crate::addr::{Listen, Options, Place, Transport, is_dual};
+use crate::addr::{Listen, Options, Place, Set, Transport, is_dual};
 use crate::error::BindError;
 use crate::event::Peer;
 use crate::life::pause::Pause;
@@ -139,6 +139,14 @@ fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<B
     let fail = |what| move |why| BindError::new(what, listen, why);
     let path = std::path::absolute(path).map_err(fail("bind"))?;
     let addr = Addr::Path(path.clone());
+    // Before anything is made: a name that nobody has is the operator's mistake.
+    let nobody = |what: &str, name: &str| {
+        let why = io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} '{name}'"));
+        BindError::new("set the owner of", listen, why)
+    };
+    let (user, group) = (&listen.options.user, &listen.options.group);
+    let uid = user.as_ref().map(|name| uid(name).ok_or_else(|| nobody("user", name))).transpose()?;
+    let gid = group.as_ref().map(|name| gid(name).ok_or_else(|| nobody("group", name))).transpose()?;
     if let Ok(there) = fs::symlink_metadata(&path) {
         if !there.file_type().is_socket() {
             let why = io::Error::from_raw_os_error(EXISTS);
@@ -180,15 +188,11 @@ fn bind_path(listen: &Listen, fd: &OwnedFd, path: &Path, kind: Kind) -> Result<B
     if let Some(mode) = listen.options.mode {
         fs::set_permissions(&bound.path, Permissions::from_mode(mode)).map_err(fail("set the mode of"))?;
     }
-    let (user, group) = (&listen.options.user, &listen.options.group);
-    if user.is_some() || group.is_some() {
-        let nobody = |what: &str, name: &str| {
-            let why = io::Error::new(io::ErrorKind::NotFound, format!("no {what} '{name}'"));
-            BindError::new("set the owner of", listen, why)
-        };
-        let uid = user.as_ref().map(|name| uid(name).ok_or_else(|| nobody("user", name))).transpose()?;
-        let gid = group.as_ref().map(|name| gid(name).ok_or_else(|| nobody("group", name))).transpose()?;
-        lchown(&bound.path, uid, gid).map_err(fail("set the owner of"))?;
+    if uid.is_some() || gid.is_some() {
+        lchown(&bound.path, uid, gid).map_err(|why| {
+            bound.remove();
+            fail("set the owner of")(why)
+        })?;
     }
     Ok(bound)
 }
@@ -228,17 +232,18 @@ fn systemd(listen: &Listen, name: &str) -> Result<Vec<Listener>, BindError> {
 }
 
 fn set_options(listen: &Listen, fd: &OwnedFd, options: &Options) -> Result<(), BindError> {
-    let numbers = options.numbers.iter().map(|(option, value)| socket::set_int(fd, *option, *value));
-    let names = options.names.iter().map(|(option, value)| socket::set_name(fd, *option, value));
-    numbers.chain(names).collect::<io::Result<()>>().map_err(|why| {
-        let denied = why.kind() == io::ErrorKind::PermissionDenied;
-        let error = BindError::new("set the options of", listen, why);
-        if denied {
-            error.advise("mark, transparent and device need CAP_NET_ADMIN or CAP_NET_RAW")
-        } else {
-            error
-        }
-    })
+    for (name, set) in &options.sets {
+        let done = match set {
+            Set::Number(option, value) => socket::set_int(fd, *option, *value),
+            Set::Name(option, value) => socket::set_name(fd, *option, value),
+        };
+        done.map_err(|why| {
+            let denied = why.kind() == io::ErrorKind::PermissionDenied;
+            let error = BindError::new(format!("set {name} on"), listen, why);
+            if denied { error.advise("it needs CAP_NET_ADMIN or CAP_NET_RAW") } else { error }
+        })?;
+    }
+    Ok(())
 }
 
 /// The last step for every kind: listening, or told where datagrams were sent to; never blocking.
@@ -364,10 +369,15 @@ impl Listener {
 
     /// Takes the path away, if it is still ours.
     pub(crate) fn remove_path(&self) {
-        let Some(bound) = &self.path else { return };
-        if fs::symlink_metadata(&bound.path).is_ok_and(|now| (now.dev(), now.ino()) == bound.file) {
+        self.path.iter().for_each(BoundPath::remove);
+    }
+}
+
+impl BoundPath {
+    fn remove(&self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.file) {
             // Nobody to tell, and the next start replaces what is left.
-            let _ = fs::remove_file(&bound.path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

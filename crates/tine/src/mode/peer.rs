@@ -7,7 +7,7 @@
 //! takes clients from any listener: limits, environment, fork and reap are those of streams. Replies leave from the
 //! address that the peer had sent to, and since every datagram passes here, idleness is known exactly.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +18,7 @@ use tine_confine::{Failure, Step};
 use tine_os::datagram::{Basket, Batch, LONGEST, Received, send_from};
 use tine_os::ready::Ready;
 use tine_os::socket::{self, Addr, Kind, RawAddr};
-use tine_os::{fd, pass};
+use tine_os::{fd, limit, pass};
 
 use crate::handler::Datagram;
 use crate::life::fork::Workplace;
@@ -42,9 +42,10 @@ pub(crate) struct Exchange {
     pub guard: Guard,
 }
 
-/// The numbers under which the two fixed descriptors are watched; connections are numbered from 2 on.
+/// The numbers under which the three fixed descriptors are watched; connections are numbered from 3 on.
 const SOCKET: u64 = 0;
 const LIFE: u64 = 1;
+const CHANNEL: u64 = 2;
 
 struct Worker<'a> {
     exchange: &'a Exchange,
@@ -55,6 +56,8 @@ struct Worker<'a> {
     ready: Ready,
     peers: BTreeMap<Peer, u64>,
     connections: BTreeMap<u64, Connection>,
+    /// Connections that the channel has no room for yet: what the master is told of them, and the program's end.
+    waiting: VecDeque<(u64, Vec<u8>, OwnedFd)>,
     idle: BTreeSet<(Instant, u64)>,
     last: u64,
     told: Option<Instant>,
@@ -99,6 +102,8 @@ pub(crate) fn carry(bench: &Bench<'_>, channel: &OwnedFd, exchange: &Exchange) -
         Ok(ready) => ready,
         Err(why) => return Step::Descriptors.failed()(why),
     };
+    // As many descriptors as the plan lets it have; with fewer, fewer connections are kept.
+    let _ = limit::raise_nofile(2 * CONNECTIONS_MOST as u64);
     bench.workplace.reports.send(&Report::Begun { lost: false });
     let mut worker = Worker {
         exchange,
@@ -109,8 +114,9 @@ pub(crate) fn carry(bench: &Bench<'_>, channel: &OwnedFd, exchange: &Exchange) -
         ready,
         peers: BTreeMap::new(),
         connections: BTreeMap::new(),
+        waiting: VecDeque::new(),
         idle: BTreeSet::new(),
-        last: LIFE,
+        last: CHANNEL,
         told: None,
         buffer: vec![0; LONGEST],
     };
@@ -133,6 +139,10 @@ impl Worker<'_> {
                     LIFE => {
                         finishing = true;
                         let _ = self.ready.remove(&life);
+                    }
+                    CHANNEL => {
+                        let _ = self.ready.remove(&self.channel);
+                        self.announce();
                     }
                     connection => self.answer(connection),
                 }
@@ -210,7 +220,6 @@ impl Worker<'_> {
             (other, _) => other.clone(),
         };
         let message = [RawAddr::new(&peer.source)?.to_bytes(), RawAddr::new(&local)?.to_bytes()].concat();
-        pass::send(&self.channel, &message, &[theirs.as_fd()])?;
         self.last = number;
         if self.exchange.idle.is_some() {
             self.peers.insert(peer.clone(), number);
@@ -218,7 +227,36 @@ impl Worker<'_> {
         let used = Instant::now();
         self.idle.insert((used, number));
         self.connections.insert(number, Connection { peer, end: ours, used, asked: 0, reply: Vec::new() });
+        self.waiting.push_back((number, message, theirs));
+        // What waits already is watched for, and comes first.
+        if self.waiting.len() == 1 {
+            self.announce();
+        }
         Ok(number)
+    }
+
+    /// Sends programs' ends to the master, as many as the channel has room for; the others wait here until it has.
+    fn announce(&mut self) {
+        while let Some((number, message, theirs)) = self.waiting.front() {
+            let number = *number;
+            match pass::send(&self.channel, message, &[theirs.as_fd()]) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                    if self.ready.add_writable(&self.channel, CHANNEL).is_ok() {
+                        return;
+                    }
+                    self.give_up(number);
+                }
+                Err(_) => self.give_up(number),
+                Ok(()) => drop(self.waiting.pop_front()),
+            }
+        }
+    }
+
+    /// The connection that is the first to wait cannot be served.
+    fn give_up(&mut self, number: u64) {
+        self.waiting.pop_front();
+        self.end(number);
+        self.tell_dropped();
     }
 
     /// Carries what a program has written back to its peer.

@@ -1,0 +1,61 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_tine_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_tine_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_tine_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_tine_using_subcommand
+    set -l cmd (__fish_tine_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c tine -n "__fish_tine_needs_command" -s h -l help -d 'Print help'
+complete -c tine -n "__fish_tine_needs_command" -s V -l version -d 'Print version'
+complete -c tine -n "__fish_tine_needs_command" -f -a "serve" -d 'Serve a program: each client that connects gets an instance of its own'
+complete -c tine -n "__fish_tine_needs_command" -f -a "connect" -d 'Be a client: standard input goes there, what comes back goes to standard output'
+complete -c tine -n "__fish_tine_needs_command" -f -a "completions" -d 'Print a script that completes tine\'s words in a shell'
+complete -c tine -n "__fish_tine_needs_command" -f -a "man" -d 'Print the manual page, tine(8); read it with: tine man | man -l -'
+complete -c tine -n "__fish_tine_using_subcommand serve" -s c -l children -d 'Children at once, in all; further clients wait in the kernel\'s queue' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l stderr -d 'What the program\'s standard error is' -r -f -a "log\t'standard error of tine'
+socket\t'the client'
+null\t'nothing, /dev/null'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -l env -d 'By which convention the program is told who its client is' -r -f -a "ucspi\t'PROTO, TCPREMOTEIP and the others of UCSPI; REMOTE_ADDR, REMOTE_PORT; TINE_ID'
+inetd\t'REMOTE_HOST, REMOTE_ADDR, REMOTE_PORT, as xinetd; TINE_ID'
+systemd\t'the client on descriptor 3, LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES; REMOTE_ADDR, REMOTE_PORT, SO_COOKIE; TINE_ID'
+none\t'nothing but PATH and what -E names'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -s E -d 'Set a variable for the program; without a value, to what it is in the environment of tine. May be repeated' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l user -d 'Run the program as this user (and group), by name or number, with the groups that the database gives the user' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l chdir -d 'Run the program in this directory; where tine was started unless given' -r -F
+complete -c tine -n "__fish_tine_using_subcommand serve" -l umask -d 'Permissions, in octal, that files made by the program do not get' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l rlimit -d 'Limit a resource of the program, as setrlimit(2) counts it: bytes, seconds of processor time, or items, with a suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l backlog -d 'Clients that may wait in the kernel\'s queue of each listener whose address does not say so itself' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l datagram -d 'How the program serves datagrams; needed for udp: and unixgram: addresses' -r -f -a "wait\t'it gets the listening socket, reads as many as it likes and ends; the next one starts when the next comes'
+peer\t'a child for each peer, with a connection that carries that peer\'s datagrams as records'
+each\t'a child for each datagram, which is its input; what it writes until it ends is the reply'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -l datagram-idle -d 'With --datagram peer: seconds without a datagram in either direction after which a child\'s connection ends; 60 unless given' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l amplification -d 'With --datagram each: how many times as long as its question a reply may be, headers included; longer ones are dropped; 0 is no limit; 3 unless given' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l drain -d 'Seconds that children have to finish once tine was told to end; then they get SIGTERM, and SIGKILL 2 seconds later' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -s 1 -d 'When all listeners are ready, print the port of each (nothing where there is none) and a newline, then close standard output'
+complete -c tine -n "__fish_tine_using_subcommand serve" -s v -l verbose -d 'Log every client: a line when it is accepted, and one when its child has ended'
+complete -c tine -n "__fish_tine_using_subcommand serve" -s q -l quiet -d 'Log errors only'
+complete -c tine -n "__fish_tine_using_subcommand serve" -l reply-to-low-ports -d 'With --datagram peer or each: answer datagrams from ports below 1024 too, where services live that would answer the answer'
+complete -c tine -n "__fish_tine_using_subcommand serve" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c tine -n "__fish_tine_using_subcommand connect" -s w -l wait -d 'For datagrams: seconds to wait for replies after the end of input and the last reply' -r
+complete -c tine -n "__fish_tine_using_subcommand connect" -s h -l help -d 'Print help'
+complete -c tine -n "__fish_tine_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c tine -n "__fish_tine_using_subcommand man" -s h -l help -d 'Print help'
