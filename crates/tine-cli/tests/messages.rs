@@ -327,7 +327,7 @@ fn a_path_that_is_too_long() {
 #[test]
 fn an_owner_of_a_path_that_does_not_exist() {
     assert_snapshot!(said(&["serve", "unix:x?user=no-such-user", "--", "cat"]), @r"
-    tine: set the owner of unix:x: no user 'no-such-user'
+    tine: set the owner of unix:x: there is no user 'no-such-user'
     -> 111
     ");
 }
