@@ -1,6 +1,6 @@
 //! The fault point: lets a test fail the n-th system call of a run with a chosen errno.
 //!
-//! Every wrapper in this crate passes [`point`] with its call's name before it asks the kernel. Without the
+//! Every wrapper in this crate passes `point` with its call's name before it asks the kernel. Without the
 //! `fault` feature that is nothing at all. With it, `TINE_FAULT=n[:ERRNO]` makes the n-th call fail, counted over
 //! the process and all it forks, and `TINE_FAULT=count` only counts. SQLite's tests work this way: n = 1, 2, 3 ...
 //! until a run passes that the fault never struck.

@@ -380,6 +380,8 @@ fn a_path_that_a_live_server_serves_is_refused_and_a_stale_one_is_replaced() {
     assert!(said.contains(&address) && said.contains("a live process serves there"), "{said}");
     echo_line(first.addr(0), "the first serves on").expect("an echo");
 
+    // A child has the listener for its first instants, and would keep the path alive.
+    wait_children(&first, 0);
     first.signal(Signal::KILL);
     first.wait();
     assert!(folder.path().join("socket").exists(), "killed, it could not take its path away");
