@@ -19,7 +19,7 @@ use crate::event::{Event, How, Outcome, Peer, Status};
 use crate::life::admit::Admit;
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::fork::{SETUP_FAILED, Workplace, fork};
-use crate::life::reap::{self, Report};
+use crate::life::reap::{self, Leftovers, Report};
 use crate::life::serve::Service;
 use crate::mode::worker::Workers;
 
@@ -44,6 +44,7 @@ pub(crate) struct Master {
     signals: Signals,
     dead: VecDeque<Pid>,
     failures: BTreeMap<Pid, Failure>,
+    leftovers: Leftovers,
     heard: Heard,
     served: u64,
     failed: u64,
@@ -87,6 +88,7 @@ impl Master {
             signals: Signals::take_over().map_err(StartError::system("take over the signals"))?,
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
+            leftovers: Leftovers::default(),
             heard: Heard::default(),
             served: 0,
             failed: 0,
@@ -109,7 +111,8 @@ impl Master {
     /// asked for and nobody is left.
     pub(crate) fn wait(&mut self) -> Result<Option<Vec<usize>>, StartError> {
         self.mend_workers();
-        if !self.drain.is_serving() && self.children.is_empty() && self.workers.is_empty() {
+        let nobody = self.children.is_empty() && self.workers.is_empty() && self.leftovers.is_empty();
+        if nobody && !self.drain.is_serving() {
             return Ok(None);
         }
         let now = Instant::now();
@@ -162,7 +165,10 @@ impl Master {
         if self.heard.report {
             self.collect_reports();
         }
-        let action = self.drain.tick(Instant::now());
+        let now = Instant::now();
+        let killed = self.leftovers.tick(now);
+        self.tell_unless_killed(killed);
+        let action = self.drain.tick(now);
         self.carry_out(action);
     }
 
@@ -179,16 +185,8 @@ impl Master {
         self.dead.pop_front()
     }
 
-    /// Takes leave of a child: whatever is left of its group goes, its slot is free, its outcome is told.
+    /// Takes leave of a child: its slot is free, its outcome is told, whatever is left of its group goes soon.
     pub(crate) fn reap(&mut self, pid: Pid) {
-        // Before it is waited for: its id, and so its group's, cannot be anybody else's yet. What it started and left
-        // behind holds the connection open, and its client would wait for ever.
-        match signal::send_group(pid, Signal::KILL) {
-            Ok(()) => {}
-            // All that is there belongs to somebody else: a program that became another user.
-            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
-            Err(error) => (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error }),
-        }
         let ended = match self.deaths.reap(pid) {
             Ok(Some(ended)) => ended,
             Ok(None) => return self.deaths.ask_about(pid),
@@ -205,6 +203,9 @@ impl Master {
                 return self.deaths.ask_about(pid);
             }
         };
+        // What it started and left behind may hold the connection open, and its client would wait for ever.
+        let noted = self.leftovers.note(pid, Instant::now());
+        self.tell_unless_killed(noted);
         if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
             self.collect_reports();
         }
@@ -312,7 +313,12 @@ impl Master {
             .flat_map(|listener| [listener.pause.until(now), listener.throttle.until(now)]);
         let rests = rests.flatten().filter(|_| self.has_room());
         let asking = self.deaths.must_ask().then(|| now + ASKING);
-        let until = rests.chain(self.drain.until()).chain(asking).chain(self.workers.until()).min()?;
+        let until = rests
+            .chain(self.drain.until())
+            .chain(asking)
+            .chain(self.workers.until())
+            .chain(self.leftovers.until(now))
+            .min()?;
         Some(until.saturating_duration_since(now))
     }
 
@@ -428,6 +434,8 @@ impl Master {
             Action::Kill => {
                 self.tell_all(Signal::KILL, "KILL");
                 self.workers.kill();
+                let killed = self.leftovers.kill();
+                self.tell_unless_killed(killed);
             }
         }
     }
@@ -444,6 +452,12 @@ impl Master {
         (self.events)(&Event::Draining { open, patience });
         for client in held {
             (self.events)(&Event::Refused { peer: &client.peer, why: "the server is ending" });
+        }
+    }
+
+    fn tell_unless_killed(&mut self, killed: io::Result<()>) {
+        if let Err(error) = killed {
+            (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error });
         }
     }
 

@@ -1,11 +1,13 @@
 //! Reap: a death becomes an outcome with its bill; the slot is free; what the child started is gone too.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
+use tine_os::signal::{self, Signal};
 use tine_os::wait::Ended;
 use tine_os::{Pid, fd};
 
@@ -106,6 +108,70 @@ impl Report {
 impl AsFd for Reports {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
+    }
+}
+
+/// Process groups that children have left somebody in when they ended.
+///
+/// Who is left may be finishing: ucspi-tcp's `recordio` has its program as the child, and passes the last answer on when
+/// that has ended. So a group is killed a little later, not at once.
+#[derive(Debug, Default)]
+pub(crate) struct Leftovers(VecDeque<(Pid, Instant)>);
+
+impl Leftovers {
+    /// How long those who are left may take.
+    const GRACE: Duration = Duration::from_secs(2);
+
+    /// How often they are asked about. A group's number is its own for as long as it has a member, and so soon after the
+    /// last one has ended no other process has come by it.
+    const ASKING: Duration = Duration::from_millis(50);
+
+    /// How many groups are waited for; the one that has waited longest is killed for another.
+    const MOST: usize = 256;
+
+    /// Notes the group of a child that was just waited for, if somebody is left in it.
+    pub(crate) fn note(&mut self, leader: Pid, now: Instant) -> io::Result<()> {
+        if matches!(signal::is_group(leader), Ok(false)) {
+            return Ok(());
+        }
+        self.0.push_back((leader, now + Leftovers::GRACE));
+        if self.0.len() > Leftovers::MOST { self.kill_first() } else { Ok(()) }
+    }
+
+    /// Forgets those who have finished, and kills those whose time is over.
+    pub(crate) fn tick(&mut self, now: Instant) -> io::Result<()> {
+        self.0.retain(|(leader, _)| !matches!(signal::is_group(*leader), Ok(false)));
+        while self.0.front().is_some_and(|(_, until)| *until <= now) {
+            self.kill_first()?;
+        }
+        Ok(())
+    }
+
+    /// Kills all of them now.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        while !self.0.is_empty() {
+            self.kill_first()?;
+        }
+        Ok(())
+    }
+
+    /// When to tick next.
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
+        let (_, until) = self.0.front()?;
+        Some((*until).min(now + Leftovers::ASKING))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn kill_first(&mut self) -> io::Result<()> {
+        let Some((leader, _)) = self.0.pop_front() else { return Ok(()) };
+        match signal::send_group(leader, Signal::KILL) {
+            // All that is left belongs to somebody else: a program that became another user.
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            other => other,
+        }
     }
 }
 
