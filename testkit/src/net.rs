@@ -30,7 +30,10 @@ pub const CLOSE_WAIT: u8 = 0x08;
 /// The socket waits for clients.
 pub const LISTEN: u8 = 0x0a;
 
-/// All TCP sockets, of both families.
+/// A connection that has ended, whose numbers may not be used again yet, as the table writes it.
+const TIME_WAIT: &str = "06";
+
+/// All TCP sockets of both families, but for those in TIME-WAIT.
 pub fn tcp_sockets() -> Vec<Socket> {
     tables(&["/proc/net/tcp", "/proc/net/tcp6"], None)
 }
@@ -61,7 +64,9 @@ pub fn unix_bound(path: &str) -> bool {
 fn tables(paths: &[&str], drops: Option<usize>) -> Vec<Socket> {
     let read = |path: &&str| fs::read_to_string(path).unwrap_or_default();
     let parse = |table: String| -> Vec<Socket> {
-        table.lines().skip(1).filter_map(|line| parse_line(line, drops)).collect()
+        // After many connections there are tens of thousands that only wait for their time to pass; nobody asks for them.
+        let lasting = |line: &&str| line.split_whitespace().nth(3) != Some(TIME_WAIT);
+        table.lines().skip(1).filter(lasting).filter_map(|line| parse_line(line, drops)).collect()
     };
     paths.iter().map(read).flat_map(parse).collect()
 }

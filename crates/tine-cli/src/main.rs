@@ -21,6 +21,11 @@ use std::process::ExitCode;
 use command::{completions, connect, man, serve};
 use flags::Verb;
 
+/// Counts, so that `exec` can refuse when the way to it from the fork has asked for memory.
+#[cfg(feature = "fault")]
+#[global_allocator]
+static COUNTING: tine::fault::Counting = tine::fault::Counting;
+
 fn main() -> ExitCode {
     let verb = match flags::parse() {
         Ok(verb) => verb,

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 pub use rustix::process::Signal;
-use rustix::process::{kill_process, kill_process_group};
+use rustix::process::{kill_process, kill_process_group, test_kill_process_group};
 
 use crate::{Pid, check, fault};
 
@@ -130,6 +130,20 @@ pub fn send_group(leader: Pid, signal: Signal) -> io::Result<()> {
     fault::point("kill")?;
     match kill_process_group(leader.kernel(), signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(why) => Err(why.into()),
+    }
+}
+
+/// Whether there is anybody whom we may signal in the group that `leader`, a child that was waited for, has led. As long as
+/// there is, the kernel gives its number to nobody else.
+///
+/// # Errors
+/// None that kill(2) documents.
+pub fn is_group(leader: Pid) -> io::Result<bool> {
+    fault::point("kill")?;
+    match test_kill_process_group(leader.kernel()) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(false),
         Err(why) => Err(why.into()),
     }
 }

@@ -116,7 +116,10 @@ impl AsFd for Reports {
 /// Who is left may be finishing: ucspi-tcp's `recordio` has its program as the child, and passes the last answer on when
 /// that has ended. So a group is killed a little later, not at once.
 #[derive(Debug, Default)]
-pub(crate) struct Leftovers(VecDeque<(Pid, Instant)>);
+pub(crate) struct Leftovers {
+    groups: VecDeque<(Pid, Instant)>,
+    asked: Option<Instant>,
+}
 
 impl Leftovers {
     /// How long those who are left may take.
@@ -134,14 +137,18 @@ impl Leftovers {
         if matches!(signal::is_group(leader), Ok(false)) {
             return Ok(());
         }
-        self.0.push_back((leader, now + Leftovers::GRACE));
-        if self.0.len() > Leftovers::MOST { self.kill_first() } else { Ok(()) }
+        self.groups.push_back((leader, now + Leftovers::GRACE));
+        if self.groups.len() > Leftovers::MOST { self.kill_first() } else { Ok(()) }
     }
 
     /// Forgets those who have finished, and kills those whose time is over.
     pub(crate) fn tick(&mut self, now: Instant) -> io::Result<()> {
-        self.0.retain(|(leader, _)| !matches!(signal::is_group(*leader), Ok(false)));
-        while self.0.front().is_some_and(|(_, until)| *until <= now) {
+        if self.until(now).is_none_or(|until| until > now) {
+            return Ok(());
+        }
+        self.asked = Some(now);
+        self.groups.retain(|(leader, _)| !matches!(signal::is_group(*leader), Ok(false)));
+        while self.groups.front().is_some_and(|(_, until)| *until <= now) {
             self.kill_first()?;
         }
         Ok(())
@@ -149,7 +156,7 @@ impl Leftovers {
 
     /// Kills all of them now.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
-        while !self.0.is_empty() {
+        while !self.groups.is_empty() {
             self.kill_first()?;
         }
         Ok(())
@@ -157,16 +164,17 @@ impl Leftovers {
 
     /// When to tick next.
     pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
-        let (_, until) = self.0.front()?;
-        Some((*until).min(now + Leftovers::ASKING))
+        let (_, until) = self.groups.front()?;
+        let asking = self.asked.map_or(now, |asked| asked + Leftovers::ASKING);
+        Some((*until).min(asking))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.groups.is_empty()
     }
 
     fn kill_first(&mut self) -> io::Result<()> {
-        let Some((leader, _)) = self.0.pop_front() else { return Ok(()) };
+        let Some((leader, _)) = self.groups.pop_front() else { return Ok(()) };
         match signal::send_group(leader, Signal::KILL) {
             // All that is left belongs to somebody else: a program that became another user.
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),

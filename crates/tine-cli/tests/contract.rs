@@ -1,0 +1,224 @@
+//! The golden child: what a program sees of itself is what was promised, byte for byte, whoever starts the server.
+//!
+//! Each file in `golden/` is compared with what a program sees behind a server that was started as usual, by the worst
+//! parent there is, and by one that closed descriptors 0 to 2 as well: three times the same.
+
+mod support;
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use support::{Folder, left_out_without_root, value};
+use tine_testkit::server::tine_command;
+use tine_testkit::{
+    Hostile, Ready, Server, Stream, binary, compare_golden, example, hostile, normalise, probe,
+};
+
+/// The user whom everybody knows to be nobody.
+const NOBODY: u32 = 65_534;
+
+/// How the server is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Fresh,
+    Hostile(Hostile),
+}
+
+const STARTS: [Start; 3] = [Start::Fresh, Start::Hostile(Hostile::Full), Start::Hostile(Hostile::Closed)];
+
+/// What lets a program that writes to standard output answer a client on descriptor 3; standard output is 9 then.
+const THIRD: [&str; 4] = ["sh", "-c", r#"exec "$@" 9>&1 >&3"#, "sh"];
+
+/// A case: who starts the server, with which options, and what is before the program.
+struct Case {
+    golden: &'static str,
+    nobody: bool,
+    options: &'static [&'static str],
+    chain: &'static [&'static str],
+}
+
+impl Case {
+    /// Compares all starts with the golden file.
+    fn check(&self) {
+        if left_out_without_root(self.golden) {
+            return;
+        }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(self.golden);
+        // Where everybody may execute them: the folder of the build may be somebody's own.
+        let folder = Folder::new();
+        folder.copy(binary("tine"), "tine");
+        folder.copy(example("tine-testkit", "golden"), "golden");
+        for start in STARTS {
+            println!("{} {start:?}", self.golden);
+            let dump = self.served(&folder, start, &[&folder.text("golden"), "an argument", ""]);
+            let status = self.served(&folder, start, &["cat", "/proc/self/status"]);
+            let text =
+                format!("{dump}# signals, by a program that changes none\n{}", probe::signals(&status));
+            compare_golden(&path, &text);
+        }
+    }
+
+    /// What the program tells its client, with a name for all that differs from run to run.
+    fn served(&self, folder: &Folder, start: Start, program: &[&str]) -> String {
+        let (server, address) = self.start(folder, start, program);
+        let client = Stream::connect(&address.to_string()).expect("a connection");
+        let Stream::Tcp(tcp) = &client else { panic!("{address} is of TCP") };
+        let remote = tcp.local_addr().expect("it has one");
+        let text = String::from_utf8(client.rest().expect("an answer")).expect("text");
+        if start == (Start::Hostile(Hostile::Closed)) {
+            assert!(server.stop().success());
+        } else {
+            let accepted = server.wait_log(|line| line.starts_with("accept"));
+            let child = value(&accepted, "child").unwrap();
+            server.wait_log(|line| line.starts_with(&format!("end    child={child} exit=0 ")));
+            assert_eq!(env(&text, "LISTEN_PID").unwrap_or(child), child);
+            assert!(server.stop().success());
+        }
+        let text = if start == Start::Hostile(Hostile::Closed) { self.with_log(&text) } else { text };
+        named(&text, address, remote, folder)
+    }
+
+    /// Where the log was closed, tine has put /dev/null in its place, and the program sees that; all else is the same.
+    fn with_log(&self, text: &str) -> String {
+        let (null, pipe) = ("/dev/null read+write blocking", "pipe write blocking");
+        let log = if self.options.contains(&"systemd") {
+            "fd.9" // see `THIRD`
+        } else if self.options.contains(&"--stderr") {
+            return text.to_owned();
+        } else {
+            "fd.2"
+        };
+        normalise(text, &[(&format!("{log} {null}\n"), &format!("{log} {pipe}\n"))])
+    }
+
+    fn start(&self, folder: &Folder, start: Start, program: &[&str]) -> (Server, SocketAddr) {
+        let address = free_address();
+        let listener = address.to_string();
+        let mut args = vec![listener.as_str(), "-v"];
+        args.extend(self.options);
+        args.push("--");
+        args.extend(self.chain.iter().chain(program));
+        let plain = tine_command(&args);
+        let mut command = Command::new(folder.file("tine"));
+        command.args(plain.get_args());
+        if let Start::Hostile(how) = start {
+            command = hostile(command, how);
+        }
+        command.current_dir(folder.path());
+        if self.nobody {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let listeners = vec![listener];
+        let ready = match start {
+            Start::Hostile(Hostile::Closed) => Ready::Bound(listeners),
+            _ => Ready::Ports(listeners),
+        };
+        (Server::start(command, ready), address)
+    }
+}
+
+/// An address of the loopback that no other test listens at: with descriptors closed, a server cannot tell its port.
+fn free_address() -> SocketAddr {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed) as u8;
+    let listener = TcpListener::bind(SocketAddr::from(([127, high | 1, low, number + 1], 0)));
+    let listener = listener.expect("the loopback has it");
+    listener.local_addr().expect("it is bound")
+}
+
+fn env<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix("env.")?.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// The text with names for the values that differ, each after it was compared with what it must be.
+fn named(text: &str, local: SocketAddr, remote: SocketAddr, folder: &Folder) -> String {
+    let port = |addr: SocketAddr| addr.port().to_string();
+    let expected = [
+        ("TCPLOCALIP", local.ip().to_string()),
+        ("TCPLOCALPORT", port(local)),
+        ("TCPREMOTEIP", remote.ip().to_string()),
+        ("TCPREMOTEPORT", port(remote)),
+        ("REMOTE_ADDR", remote.ip().to_string()),
+        ("REMOTE_HOST", remote.ip().to_string()),
+        ("REMOTE_PORT", port(remote)),
+    ];
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let Some((key, value)) = line.strip_prefix("env.").and_then(|line| line.split_once(' ')) else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        if let Some((_, right)) = expected.iter().find(|(name, _)| *name == key) {
+            assert_eq!(value, right, "{key}");
+        }
+        let volatile = match key {
+            "TINE_ID" => value.len() == 16 && value.bytes().all(|b| b.is_ascii_hexdigit()),
+            "LISTEN_PID" | "SO_COOKIE" => value.parse::<u64>().is_ok_and(|number| number > 0),
+            _ => expected.iter().any(|(name, _)| *name == key),
+        };
+        lines.push(if volatile { format!("env.{key} {key}") } else { line.to_owned() });
+    }
+    lines.push(String::new());
+    normalise(&lines.join("\n"), &[(&folder.path().display().to_string(), "FOLDER")])
+}
+
+#[test]
+fn a_program_served_by_root_sees_what_was_promised() {
+    Case { golden: "program-root.txt", nobody: false, options: &[], chain: &[] }.check();
+}
+
+#[test]
+fn a_program_served_by_nobody_sees_what_was_promised() {
+    Case { golden: "program-nobody.txt", nobody: true, options: &[], chain: &[] }.check();
+}
+
+#[test]
+fn a_program_that_root_serves_as_nobody_sees_what_was_promised() {
+    let options = &["--user", "nobody"];
+    Case { golden: "program-user-nobody.txt", nobody: false, options, chain: &[] }.check();
+}
+
+#[test]
+fn a_program_with_its_client_on_descriptor_3_sees_what_was_promised() {
+    let options = &["--env", "systemd", "--stderr", "null"];
+    Case { golden: "program-systemd-root.txt", nobody: false, options, chain: &THIRD }.check();
+}
+
+#[test]
+fn a_program_of_inetds_kind_sees_what_was_promised() {
+    let options = &["--env", "inetd", "--stderr", "socket"];
+    Case { golden: "program-inetd-root.txt", nobody: false, options, chain: &[] }.check();
+}
+
+#[test]
+fn a_program_that_was_chain_loaded_sees_what_was_promised_and_what_the_chain_has_changed() {
+    let chain = &["env", "-u", "TINE_ID", "CHAINED=yes", "nice", "-n", "5"];
+    Case { golden: "program-chained-root.txt", nobody: false, options: &[], chain }.check();
+}
+
+#[test]
+fn a_program_with_everything_asked_for_sees_just_that() {
+    let options = &[
+        "--env",
+        "none",
+        "-E",
+        "NAME=a value",
+        "-E",
+        "PATH=/bin",
+        "--umask",
+        "027",
+        "--chdir",
+        "/",
+        "--rlimit",
+        "nofile=64:128",
+        "--rlimit",
+        "cpu=100",
+        "--rlimit",
+        "core=0",
+    ];
+    Case { golden: "program-options-root.txt", nobody: false, options, chain: &[] }.check();
+}
