@@ -421,6 +421,33 @@ fn a_drain_ends_peers_when_they_are_idle_or_their_time_is_over() {
     }
 }
 
+/// The kernel tells of a connection whose program ended with datagrams unread by an error, before what it has still said.
+#[test]
+fn what_a_program_says_that_ends_without_reading_is_carried_back_all_the_same() {
+    for (how, again) in [("peer", false), ("peer", true), ("each", false)] {
+        let folder = Folder::new();
+        let go = folder.text("go");
+        let script = format!("until [ -e {go} ]; do sleep 0.02; done; echo last words");
+        let args = ["udp://127.0.0.1:0", "-v", "--datagram", how, "--", "sh", "-c", &script];
+        let server = Server::tine(&args);
+        let (worker, client) = (worker(&server), client(server.socket(0)));
+        say(&client, "unread");
+        server.wait_log(|line| line.starts_with("accept"));
+        // The worker looks when all is over, and in one case finds a datagram for the program that has gone.
+        send(worker, Signal::STOP);
+        std::fs::write(&go, "").unwrap();
+        server.wait_log(ended);
+        if again {
+            say(&client, "for another");
+        }
+        send(worker, Signal::CONT);
+        for _ in 0..1 + usize::from(again) {
+            assert_eq!(hear(&client), "last words\n", "{how}, again: {again}");
+        }
+        assert!(server.stop().success());
+    }
+}
+
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_service_goes_on() {
     for how in ["peer", "each"] {

@@ -144,7 +144,9 @@ impl Worker<'_> {
                         let _ = self.ready.remove(&self.channel);
                         self.announce();
                     }
-                    connection => self.answer(connection),
+                    connection => {
+                        self.answer(connection);
+                    }
                 }
             }
             self.end_idle(Instant::now());
@@ -198,6 +200,8 @@ impl Worker<'_> {
             // A program that does not read: its queue is full, as a socket's would be, and the datagram is dropped.
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => self.tell_dropped(),
             Err(_) => {
+                // What the program wrote before it ended is still to be carried.
+                while self.answer(number) {}
                 self.end(number);
                 return false;
             }
@@ -259,12 +263,19 @@ impl Worker<'_> {
         self.tell_dropped();
     }
 
-    /// Carries what a program has written back to its peer.
-    fn answer(&mut self, number: u64) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
-        let length = match socket::receive(&connection.end, &mut self.buffer) {
+    /// Carries what a program has written back to its peer; `false` when there was nothing.
+    fn answer(&mut self, number: u64) -> bool {
+        let Some(connection) = self.connections.get_mut(&number) else { return false };
+        let received = match socket::receive(&connection.end, &mut self.buffer) {
+            // The program has ended and not read all that it was given. Of records this is told before what it wrote, once.
+            Err(why) if why.kind() == io::ErrorKind::ConnectionReset => {
+                socket::receive(&connection.end, &mut self.buffer)
+            }
+            other => other,
+        };
+        let length = match received {
             Ok(length) => length,
-            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return,
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => 0,
         };
         let bytes = &self.buffer[..length];
@@ -282,6 +293,7 @@ impl Worker<'_> {
                 self.touch(number);
             }
         }
+        true
     }
 
     /// All that a program wrote for one datagram is one reply.
