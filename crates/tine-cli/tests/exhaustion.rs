@@ -156,6 +156,8 @@ fn a_client_whose_fork_fails_is_kept_and_served_when_forks_work_again() {
     let server = traced(&trace, &options, &["127.0.0.1:0", "-v", "--", "cat"]);
     let baseline = Baseline::of(&server); // the first fork
     echo_line(server.addr(0), "the second").unwrap();
+    // A child that ends makes room, and a rest is cut short; here none is to be.
+    until("both have ended", || (server.status().served == 2).then_some(()));
     let waiting = clients(&server, 20);
     let line = server.wait_log(paused);
     assert_eq!(value(&line, "reason"), Some("fork: Resource temporarily unavailable"));
