@@ -155,8 +155,11 @@ pub fn number(line: &str, key: &str) -> u32 {
     text.parse().unwrap_or_else(|_| panic!("{key}= is no number in {line:?}"))
 }
 
-/// How many lines of the log so far match.
+/// How many lines of the log so far match. What has happened by now is in it: a status that was asked for comes after.
 pub fn count(server: &Server, matches: impl Fn(&str) -> bool) -> usize {
+    if server.running() {
+        server.status();
+    }
     server.log().lines().filter(|line| matches(line)).count()
 }
 
