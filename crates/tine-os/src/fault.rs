@@ -2,8 +2,8 @@
 //!
 //! Every wrapper in this crate passes `point` with its call's name before it asks the kernel. Without the
 //! `fault` feature that is nothing at all. With it, `TINE_FAULT=n[:ERRNO]` makes the n-th call fail, counted over
-//! the process and all it forks, and `TINE_FAULT=count` only counts. SQLite's tests work this way: n = 1, 2, 3 ...
-//! until a run passes that the fault never struck.
+//! the process and all it forks. SQLite's tests work this way: n = 1, 2, 3 ... until a run passes that the fault never
+//! struck.
 
 /// Notes in a fresh child how often memory had been asked for before it was born.
 #[cfg(not(feature = "fault"))]
@@ -25,7 +25,7 @@ pub(crate) fn point(_call: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "fault")]
-pub use armed::{Counting, allocations_since_fork, calls};
+pub use armed::{Counting, allocations_since_fork};
 #[cfg(feature = "fault")]
 pub(crate) use armed::{born, frugal, point};
 
@@ -108,11 +108,6 @@ mod armed {
         // In one piece, or it would be torn apart by what other processes write; nobody to tell if it cannot be told.
         let _ = io::stderr().write_all(format!("fault  n={n} call={call} errno={name}\n").as_bytes());
         Err(io::Error::from_raw_os_error(errno))
-    }
-
-    /// How many calls have passed the fault point so far, here and in all that was forked; `None` when unarmed.
-    pub fn calls() -> Option<u64> {
-        ARMED.get_or_init(arm).as_ref().map(|armed| armed.calls.load(Relaxed))
     }
 
     static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);

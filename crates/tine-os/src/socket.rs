@@ -278,19 +278,6 @@ pub fn local_addr(socket: impl AsFd) -> io::Result<Addr> {
     raw.get().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
 }
 
-/// The address of the other end.
-///
-/// # Errors
-/// ENOTCONN: getpeername(2).
-pub fn peer_addr(socket: impl AsFd) -> io::Result<Addr> {
-    fault::point("getpeername")?;
-    let mut raw = RawAddr { length: RawAddr::ROOM as u32, ..RawAddr::EMPTY };
-    let (pointer, fd) = (raw.bytes.as_mut_ptr().cast(), socket.as_fd().as_raw_fd());
-    // SAFETY: `pointer` is to `length` writable bytes, both alive here (getpeername(2)).
-    check(unsafe { libc::getpeername(fd, pointer, &mut raw.length) })?;
-    raw.get().ok_or_else(|| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
-}
-
 /// What an inherited descriptor is: what it carries, and whether it listens.
 ///
 /// # Errors
