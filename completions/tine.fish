@@ -30,7 +30,30 @@ complete -c tine -n "__fish_tine_needs_command" -f -a "serve" -d 'Serve a progra
 complete -c tine -n "__fish_tine_needs_command" -f -a "connect" -d 'Be a client: standard input goes there, what comes back goes to standard output'
 complete -c tine -n "__fish_tine_needs_command" -f -a "completions" -d 'Print a script that completes tine\'s words in a shell'
 complete -c tine -n "__fish_tine_needs_command" -f -a "man" -d 'Print the manual page, tine(8); read it with: tine man | man -l -'
-complete -c tine -n "__fish_tine_using_subcommand serve" -s c -l children -d 'Children at once, in all; further clients wait in the kernel\'s queue' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -s c -l children -d 'Children at once, in all; a tenth of them is kept for networks that have nobody here' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -s C -l per-source -d 'Children of one source at once, those that wait counted; a quarter of all unless given. One more is refused, and told MESSAGE' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l source-mask -d 'What a source is: so many bits of an IPv4 address, and so many of an IPv6 address. A client of a Unix socket is its user' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l reserve -d 'Children that only clients of networks (IPv4 /16, IPv6 /32) without one may have; a tenth of all unless given' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l rate -d 'How fast clients are taken in all, as N/s, N/m or N/h, and how many at once; others wait in the kernel\'s queue' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l rate-per-source -d 'How fast the clients of one source may come; more are refused' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l on-full -d 'What becomes of clients that there is no child for: wait; queue:N:TIME; refuse; or START:PERCENT:FULL, to refuse at random, the more the fuller. After queue and refuse a message may follow, with a colon; %d in it is the place' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l penalty -d 'How long a source is kept out for how its clients end, added up, as in crash=90s,signal=30s,exit.75=10s,exit=1s, timeout=10s,nobytes=1s,refused=1s,max=10m,min=15s' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l penalty-exempt -d 'Networks that are never kept out by a penalty' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l allow -d 'Who may come in, and nobody else: prefixes, user:NAME, unix, vsock:CID, all. May be repeated' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l deny -d 'Who may not come in; the most specific of all rules decides. May be repeated' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l rules -d 'A file of rules: who may come in, with which limits, variables or program; read again at SIGHUP' -r -F
+complete -c tine -n "__fish_tine_using_subcommand serve" -l proxy -d 'Every connection begins with a PROXY header, version 1 or 2, in which a balancer names the client' -r -f -a "required\t'all of them do; one without is refused'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -l proxy-from -d 'Which balancers may name clients: prefixes, and unix for whoever connects to a Unix socket' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l proxy-timeout -d 'How long a balancer has to name its client; 10s unless given' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l first-byte-timeout -d 'End a connection whose client has not said a byte in this time' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l idle-timeout -d 'End a connection on which for this time no byte has gone either way' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l time-limit -d 'End a connection after this time in all' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l end -d 'How a connection is ended: signals to the program\'s process group, each with a time until the next, and last of all everything is killed that the program has started' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l trees -d 'By what all that a program starts is held together, so that it ends with its connection' -r -f -a "auto\t'a control group where one can be had, else subreapers'
+cgroup\t'a control group (version 2) for each connection'
+subreaper\t'subreapers: each program inherits the orphans of what it has started'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -l orphans -d 'What becomes of the programs when tine is killed' -r -f -a "finish\t'they go on until their clients leave'
+die\t'they are killed; without control groups, what they have started is not'"
 complete -c tine -n "__fish_tine_using_subcommand serve" -l stderr -d 'What the program\'s standard error is' -r -f -a "log\t'standard error of tine'
 socket\t'the client'
 null\t'nothing, /dev/null'"

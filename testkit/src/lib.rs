@@ -24,11 +24,13 @@
 pub mod churn;
 pub mod client;
 pub mod datagrams;
+pub mod groups;
 pub mod hostile;
 pub mod net;
 pub mod probe;
 pub mod procfs;
 pub mod quiet;
+pub mod refusals;
 pub mod server;
 pub mod target;
 

@@ -2,8 +2,8 @@
 //! file.
 //!
 //! [`dump`] writes lines `key value` in a fixed order. What a machine decides (limits, capabilities, the
-//! place in the cgroups) is written as a comparison with the parent, so that the file is the same on every
-//! machine; what a run decides (ports, pids, cookies, folders) is for [`normalise`].
+//! place in the control groups, but for the server's leaf that the child is in) is written as a comparison with the
+//! parent, so that the file is the same on every machine; what a run decides (ports, pids, cookies, folders) is for [`normalise`].
 //!
 //! It reads /proc/self and makes system calls that change nothing. It is meant for a child of a server and
 //! needs no thread, no signal and no memory that the child would not have. See proc_pid_status(5),
@@ -289,7 +289,8 @@ fn surroundings(me: &Me, lines: &mut Vec<Line>) {
         let parents = me.parent.and_then(|pid| link(pid.to_string()));
         lines.push((format!("namespace.{}", name.replace('_', "-")), compared(link("self".into()), parents)));
     }
-    lines.push(("cgroup".into(), me.same_as_parents("cgroup")));
+    let cgroup = fs::read_to_string("/proc/self/cgroup").ok().map(|text| without_leaf(&text, me.parent));
+    lines.push(("cgroup".into(), compared(cgroup, me.parents("cgroup"))));
     lines.push(("parent".into(), if me.parent.is_some() { "visible" } else { "invisible" }.into()));
     let stat = stat_fields("self");
     let field = |number: usize| stat.get(number - 3).cloned().unwrap_or_else(|| "unreadable".into());
@@ -297,6 +298,25 @@ fn surroundings(me: &Me, lines: &mut Vec<Line>) {
     lines.push(("process-group".into(), me_or(5).into()));
     lines.push(("session".into(), me_or(6).into()));
     lines.push(("terminal".into(), if field(7) == "0" { "none".into() } else { field(7) }));
+}
+
+/// A text like /proc/PID/cgroup without the leaf `tine-PARENT/N` that a server has its child in, below its own group: where
+/// a machine lets it make none it has no such leaf, and the child is where its parent is.
+fn without_leaf(text: &str, parent: Option<i32>) -> String {
+    let Some(name) = parent.map(|pid| format!("tine-{pid}")) else { return text.to_owned() };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let home = |path: &str| {
+        let (group, leaf) = path.rsplit_once('/')?;
+        let (home, group) = group.rsplit_once('/')?;
+        let rest = group.strip_prefix(&name)?;
+        let own = rest.is_empty() || rest.strip_prefix('-').is_some_and(is_number);
+        (own && is_number(leaf)).then(|| if home.is_empty() { "/".to_owned() } else { home.to_owned() })
+    };
+    let line = |line: &str| match line.strip_prefix("0::").and_then(home) {
+        Some(home) => format!("0::{home}\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 /// How it runs.
@@ -532,6 +552,23 @@ mod tests {
         let text = dumped(false);
         assert!(!text.contains("\nenv.") && !text.contains("\nargv."));
         assert!(value(&text, "env").is_some() && value(&text, "argv").is_some());
+    }
+
+    #[test]
+    fn the_leaf_of_a_child_is_no_other_place() {
+        let of = |path: &str| without_leaf(&format!("8:pids:/a\n0::{path}\n"), Some(17));
+        for (path, home) in [
+            ("/tine-17/0", "/"),
+            ("/tine-17-2/41", "/"),
+            ("/system.slice/x.service/tine-17/3", "/system.slice/x.service"),
+            ("/tine-18/0", "/tine-18/0"),
+            ("/tine-170/0", "/tine-170/0"),
+            ("/tine-17/x", "/tine-17/x"),
+            ("/tine-17", "/tine-17"),
+            ("/tine-17/0/below", "/tine-17/0/below"),
+        ] {
+            assert_eq!(of(path), format!("8:pids:/a\n0::{home}\n"));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Quiescence: after all that was done to it, a server is as it was before.
 //!
-//! A leak is a descriptor, a child, a zombie, a slot, a connection or memory that is still there when the
-//! last client has gone. A [`Baseline`] is taken of a server that has served one client, and
+//! A leak is a descriptor, a child, a zombie, a slot, a connection, memory or a process in a child's control group
+//! that is still there when the last client has gone. A [`Baseline`] is taken of a server that has served one client, and
 //! [`Server::quiescent`] waits for the same picture again; what still differs at the deadline fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +10,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::server::QUIET_DEADLINE;
 use crate::server::{Server, until_within};
-use crate::{client, net, procfs};
-
-/// How long a server has to become quiet.
-pub const QUIET_DEADLINE: Duration = Duration::from_secs(10);
+use crate::{client, groups, net, procfs};
 
 /// How much more memory of its own a server may hold than at the baseline, in KiB.
 pub const MEMORY_GROWTH_KIB_MAX: u64 = 1024;
@@ -120,6 +118,9 @@ impl Baseline {
             Ok(now) => found.extend(self.descriptors_differ(&now)),
             Err(error) => found.push(format!("/proc/{}/fd: {error}", self.pid)),
         }
+        found.extend(groups::populated(self.pid).iter().map(|leaf| {
+            format!("somebody in the control group {}: {:?}", leaf.display(), groups::members(leaf))
+        }));
         match procfs::private_dirty_kib(self.pid) {
             Ok(now) if now > self.memory_kib + MEMORY_GROWTH_KIB_MAX => {
                 found.push(format!("private memory {} KiB at the baseline, now {now}", self.memory_kib));

@@ -1,9 +1,10 @@
 //! A server under test: started, watched through its log, asked, stopped, and never left behind.
 //!
 //! A thread reads stderr line by line into a log that tests wait on. Only the process that was started is
-//! ever signalled or killed, through its pidfd: its children are its own affair, and whether it leaves some
-//! is what tests find out.
+//! ever signalled, through its pidfd: its children are its own affair, and whether it leaves some is what tests find
+//! out. A test that ends before its server does leaves nobody all the same: see [`Server`].
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -17,7 +18,11 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
 };
 
-use crate::{net, target};
+use crate::procfs::Stat;
+use crate::{groups, net, procfs, target};
+
+/// How long a server has to become quiet.
+pub const QUIET_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long anything is waited for before the test fails, with the whole log as the reason.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -38,7 +43,7 @@ pub enum Ready {
 }
 
 /// One answer to SIGUSR1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Children that serve now.
     pub open: u64,
@@ -50,16 +55,20 @@ pub struct Status {
     pub failed: u64,
     /// Listeners that rest.
     pub paused: u64,
+    waiting: u64,
+    refused: u64,
+    refused_for: BTreeMap<String, u64>,
 }
 
 impl Status {
-    /// Reads `status open=0/256 served=1234 failed=0 paused=0`; keys may be missing (0) or more.
+    /// Reads `status open=0/256 waiting=0 served=6 failed=6 paused=0 refused=1 refused.source=1`; keys may be
+    /// missing (0) or more.
     pub fn parse(line: &str) -> Option<Status> {
         let mut words = line.split_whitespace();
         if words.next() != Some("status") {
             return None;
         }
-        let mut status = Status { open: 0, max: 0, served: 0, failed: 0, paused: 0 };
+        let mut status = Status::default();
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
             match key {
                 "open" => {
@@ -69,14 +78,36 @@ impl Status {
                 "served" => status.served = value.parse().ok()?,
                 "failed" => status.failed = value.parse().ok()?,
                 "paused" => status.paused = value.parse().ok()?,
-                _ => {}
+                "waiting" => status.waiting = value.parse().ok()?,
+                "refused" => status.refused = value.parse().ok()?,
+                _ => {
+                    if let Some(reason) = key.strip_prefix("refused.") {
+                        status.refused_for.insert(reason.to_owned(), value.parse().ok()?);
+                    }
+                }
             }
         }
         Some(status)
     }
+
+    /// Clients that were accepted and wait for a slot.
+    pub fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    /// Clients that were refused for this reason (`source`, `full`, ...), since the server began.
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.refused_for.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Clients that were refused for any reason, as the server itself sums them up.
+    pub fn refused_in_all(&self) -> u64 {
+        self.refused
+    }
 }
 
-/// A started server. Dropping it kills and reaps the one process that was started.
+/// A started server. Dropping it kills and reaps the one process that was started, and kills whoever is in its control
+/// groups.
 #[derive(Debug)]
 pub struct Server {
     child: Mutex<Child>,
@@ -270,8 +301,25 @@ impl Server {
         matches!(self.child().try_wait(), Ok(None))
     }
 
-    /// Waits for the process to end by itself. Panics with the log at the deadline.
+    /// Waits for the process to end by itself; one that ends well must have left nothing behind: no process, no control
+    /// group, nobody who could still write to its log. Panics with the log at the deadline.
     pub fn wait(&self) -> ExitStatus {
+        let family = self.family();
+        let status = self.wait_end();
+        if status.success() {
+            let mut left = Vec::new();
+            let nothing = until_within(QUIET_DEADLINE, || {
+                left = self.left_behind(&family);
+                left.is_empty().then_some(())
+            });
+            if nothing.is_none() {
+                self.fail(&format!("it has ended and left behind:\n    {}", left.join("\n    ")));
+            }
+        }
+        status
+    }
+
+    fn wait_end(&self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         while self.running() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -285,7 +333,32 @@ impl Server {
         self.child().wait().expect("an own child can be waited for")
     }
 
-    /// Asks the server to end (TERM) and waits until it has.
+    /// All processes that the server or its children have started, as far as they can be found.
+    fn family(&self) -> Vec<Stat> {
+        let mut pids = procfs::descendants(self.pid);
+        pids.extend(groups::of(self.pid).iter().flat_map(|group| groups::members(group)));
+        pids.into_iter().filter_map(procfs::stat).collect()
+    }
+
+    /// What is left of a server that has ended.
+    fn left_behind(&self, family: &[Stat]) -> Vec<String> {
+        const START: usize = 22 - 3; // a field of proc_pid_stat(5), counted from the third
+        let is_same = |stat: &Stat| {
+            let now = procfs::stat(stat.pid).filter(|now| now.state != 'Z');
+            now.is_some_and(|now| now.fields.get(START) == stat.fields.get(START))
+        };
+        let processes = family.iter().filter(|stat| is_same(stat));
+        let mut left: Vec<String> = processes.map(|stat| format!("the process {}", stat.pid)).collect();
+        left.extend(groups::of(self.pid).iter().map(|group| {
+            format!("the control group {}, with {:?} in it", group.display(), groups::members(group))
+        }));
+        if !self.log.lock().ended {
+            left.push("somebody who can write to its log".to_owned());
+        }
+        left
+    }
+
+    /// Asks the server to end (TERM) and waits until it has: see [`Server::wait`].
     pub fn stop(&self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait()
@@ -309,7 +382,11 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let mut child = self.child();
-        let _ = child.kill(); // it may have ended already: std then does nothing
+        if let Ok(None) = child.try_wait() {
+            let _ = child.kill(); // it may have ended already: std then does nothing
+            // Until it is waited for nobody else has its number, and with it the names of its groups.
+            groups::kill(self.pid);
+        }
         let _ = child.wait();
     }
 }
@@ -489,7 +566,8 @@ mod tests {
     /// A server that says what tine says, without serving anybody.
     const ACTOR: &str = r#"
         $| = 1;
-        $SIG{USR1} = sub { print STDERR "status open=1/256 served=7 failed=2 paused=0\n" };
+        $SIG{USR1} = sub { print STDERR "status open=1/256 waiting=3 served=7 failed=2 paused=0" .
+            " refused=5 refused.full=1 refused.source=4\n" };
         $SIG{TERM} = sub { print STDERR "stop   served=7\n"; exit 0 };
         print STDERR "listen tcp://127.0.0.1:7000 children=256\n";
         print "7000\n\n";
@@ -515,8 +593,10 @@ mod tests {
     fn a_status_is_the_one_asked_for_and_stop_is_clean() {
         let server = actor();
         server.wait_log(|line| line.starts_with("listen"));
-        let asked = Status { open: 1, max: 256, served: 7, failed: 2, paused: 0 };
-        assert_eq!(server.status(), asked);
+        let asked = server.status();
+        assert_eq!((asked.open, asked.max, asked.served, asked.failed, asked.paused), (1, 256, 7, 2, 0));
+        assert_eq!((asked.waiting(), asked.refused_in_all()), (3, 5));
+        assert_eq!((asked.refused("source"), asked.refused("full"), asked.refused("rate")), (4, 1, 0));
         let from = server.cursor();
         assert_eq!(server.status(), asked, "a new line, not the old one");
         assert!(server.cursor() > from);
@@ -534,6 +614,23 @@ mod tests {
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         assert_eq!(line.split_whitespace().nth(3), Some("77"));
         assert_eq!(server.prlimit_nofile(old), 77);
+    }
+
+    #[test]
+    fn what_outlives_a_server_is_seen() {
+        let script = "trap 'exit 0' TERM; sleep 1000 & echo ready unix:@nowhere; wait";
+        let server = Server::start(shell(script), Ready::Line);
+        let family = server.family();
+        server.signal(Signal::TERM);
+        assert!(server.wait_end().success());
+        let left = server.left_behind(&family);
+        let [sleeper] = &family[..] else { panic!("one child, not {family:?}") };
+        let expected =
+            [format!("the process {}", sleeper.pid), "somebody who can write to its log".to_owned()];
+        assert_eq!(left, expected);
+        let pidfd = pidfd_open(pid_of(sleeper.pid), PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&pidfd, Signal::KILL).unwrap();
+        until("nothing is left", || server.left_behind(&family).is_empty().then_some(()));
     }
 
     #[test]

@@ -59,7 +59,8 @@ fn with_program(mut program: Vec<String>) -> Result<Server> {
     let tine = build(&["--release", "-p", "tine-cli"])?.join("tine");
     let listener = "tcp://127.0.0.1:0";
     let mut command = Command::new(tine);
-    command.args(["serve", listener, "-1", "-c", "64", "--"]).args(program);
+    // One source with all its clients, which a quarter of the children would be too few for.
+    command.args(["serve", listener, "-1", "-c", "64", "-C", "64", "--"]).args(program);
     Ok(Server::start(command, Ready::Ports(vec![listener.to_string()])))
 }
 

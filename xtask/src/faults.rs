@@ -44,6 +44,9 @@ const ERRNOS: &[(&str, &[&str])] = &[
     ("recvmsg", &["EINTR", "ENOMEM", "EAGAIN"]),
     ("sendmsg", &["EINTR", "ENOBUFS", "ENOMEM", "ETOOMANYREFS"]),
     ("setsockopt", &["ENOMEM", "ENOPROTOOPT"]),
+    ("mkdir", &["EAGAIN", "ENOENT", "ENOMEM"]),
+    ("rmdir", &["EAGAIN", "ENOENT", "EINTR"]),
+    ("flock", &["EAGAIN", "EINTR", "ENOMEM"]),
     ("execve", &["ENOMEM", "EIO", "EAGAIN", "ENOENT"]),
     ("memfd_create", &["EMFILE", "ENOMEM"]),
 ];

@@ -10,10 +10,13 @@ mod churn;
 mod datagrams;
 mod deny;
 mod faults;
+mod fuzz;
 mod man;
+mod refusals;
 mod run;
 mod test;
 mod tidy;
+mod traces;
 
 use std::process::ExitCode;
 
@@ -54,6 +57,12 @@ const VERBS: &[Verb] = &[
         run: churn::run,
     },
     Verb {
+        name: "refusals",
+        args: "[--count N] [--only KIND...]",
+        about: "N clients (100,000) refused in each way there is; counters exact, nothing left behind",
+        run: refusals::run,
+    },
+    Verb {
         name: "datagrams",
         args: "[N] [--kill-every K]",
         about: "N datagrams (1,000,000) echoed while workers are killed; accounts for each one",
@@ -64,6 +73,18 @@ const VERBS: &[Verb] = &[
         args: "[--from N | --only N] [--seconds S]",
         about: "fail the 1st, 2nd, 3rd ... system call of a scripted day until a day is clean",
         run: faults::run,
+    },
+    Verb {
+        name: "fuzz",
+        args: "[--seconds S]",
+        about: "random bytes for the PROXY parser, half an hour; needs a nightly compiler and cargo-fuzz",
+        run: fuzz::run,
+    },
+    Verb {
+        name: "traces",
+        args: "[--events N] [--from N | --seed N]",
+        about: "10,000,000 random events for admission, each answer checked against second books",
+        run: traces::run,
     },
     Verb {
         name: "deny",

@@ -23,6 +23,8 @@ const PACKAGES: &[&str] = &[
     "mandoc",
     "procps",
     "iproute2",
+    "haproxy",
+    "faketime",
 ];
 
 pub fn run(args: &[String]) -> Result {

@@ -8,6 +8,7 @@ use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
+use tine::proxy::Claim;
 use tine::{Addr, Client, Transport, Variables};
 
 use crate::flags::Style;
@@ -35,11 +36,19 @@ pub fn names(style: Style) -> &'static [&'static str] {
             "VSOCKREMOTEPORT",
             "VSOCKLOCALCID",
             "VSOCKLOCALPORT",
+            "SSL_PROTOCOL",
+            "SSL_CIPHER",
+            "SSL_PEER_CERT_CN",
+            "SSL_TLS_SNI_SERVERNAME",
             "REMOTE_ADDR",
             "REMOTE_PORT",
+            "TINE_PEER_IP",
+            "TINE_PEER_PORT",
             "TINE_ID",
         ],
-        Style::Inetd => &["REMOTE_HOST", "REMOTE_ADDR", "REMOTE_PORT", "TINE_ID"],
+        Style::Inetd => {
+            &["REMOTE_HOST", "REMOTE_ADDR", "REMOTE_PORT", "TINE_PEER_IP", "TINE_PEER_PORT", "TINE_ID"]
+        }
         Style::Systemd => &[
             "LISTEN_FDS",
             "LISTEN_PID",
@@ -47,6 +56,8 @@ pub fn names(style: Style) -> &'static [&'static str] {
             "REMOTE_ADDR",
             "REMOTE_PORT",
             "SO_COOKIE",
+            "TINE_PEER_IP",
+            "TINE_PEER_PORT",
             "TINE_ID",
         ],
         Style::None => &[],
@@ -58,6 +69,7 @@ pub fn describe(style: Style, to: &mut Variables<'_>, client: &Client<'_>) {
     match style {
         Style::Ucspi => {
             ucspi(to, client);
+            tls(to, client);
             remote(to, client);
         }
         Style::Inetd => {
@@ -76,6 +88,10 @@ pub fn describe(style: Style, to: &mut Variables<'_>, client: &Client<'_>) {
             }
         }
         Style::None => return,
+    }
+    if let Some(Addr::Inet(balancer)) = client.via.map(|via| &via.addr) {
+        to.set("TINE_PEER_IP", Ip(balancer));
+        to.set("TINE_PEER_PORT", balancer.port());
     }
     if client.cookie != 0 {
         to.set("TINE_ID", format_args!("{:016x}", client.cookie));
@@ -121,13 +137,37 @@ fn ucspi(to: &mut Variables<'_>, client: &Client<'_>) {
             if let Some(name) = Name::harmless(&client.peer.addr) {
                 to.set("IPCREMOTEPATH", name);
             }
-            // The operator's own words: whatever characters are in them.
-            if let Some(name) = Name::of(local) {
+            // The operator's own words, whatever characters are in them, unless a header has it.
+            let claimed = client.header.is_some_and(|header| header.claim != Claim::Own);
+            if let Some(name) = if claimed { Name::harmless(local) } else { Name::of(local) } {
                 to.set("IPCLOCALPATH", name);
             }
             to.set("IPCCONNNUM", client.from_same);
         }
     }
+}
+
+/// What a balancer says of the TLS that it has ended: s6's names.
+fn tls(to: &mut Variables<'_>, client: &Client<'_>) {
+    let Some(header) = client.header else { return };
+    let tls = header.tls.as_ref();
+    let known = [
+        ("SSL_PROTOCOL", tls.and_then(|tls| tls.version.as_deref())),
+        ("SSL_CIPHER", tls.and_then(|tls| tls.cipher.as_deref())),
+        ("SSL_PEER_CERT_CN", tls.filter(|tls| tls.verified).and_then(|tls| tls.common_name.as_deref())),
+        ("SSL_TLS_SNI_SERVERNAME", header.authority.as_deref()),
+    ];
+    for (name, value) in known {
+        if let Some(value) = value.and_then(|bytes| harmless(bytes)) {
+            to.set(name, value);
+        }
+    }
+}
+
+/// The text, when no character of it could be more than a character to whoever reads it carelessly.
+fn harmless(bytes: &[u8]) -> Option<&str> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || ".:_/@-".contains(c);
+    str::from_utf8(bytes).ok().filter(|text| !text.is_empty() && text.chars().all(fine))
 }
 
 /// The address of the client as CGI, xinetd and systemd have it.
@@ -189,8 +229,7 @@ impl Name<'_> {
 
     /// As [`Name::of`], and `None` for a name that could be more than a name to whoever reads it carelessly.
     fn harmless(addr: &Addr) -> Option<Name<'_>> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || ".:_/@-".contains(c);
-        Name::of(addr).filter(|name| name.text.chars().all(fine))
+        Name::of(addr).filter(|name| harmless(name.text.as_bytes()).is_some())
     }
 }
 

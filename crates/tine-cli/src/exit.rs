@@ -57,7 +57,8 @@ impl From<Error> for Failure {
                 StartError::NoListener
                 | StartError::Transport { .. }
                 | StartError::Descriptors { .. }
-                | StartError::Plan(_),
+                | StartError::Plan(_)
+                | StartError::Rules(_),
             ) => OPERATOR,
             _ => SYSTEM,
         };

@@ -8,6 +8,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tine::admit::Mask;
+use tine::{OnFull, Penalties, Prefixes, Rate, Sequence, Span};
 
 use crate::exit;
 
@@ -24,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Serve a program: each client that connects gets an instance of its own
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Be a client: standard input goes there, what comes back goes to standard output
     Connect(Connect),
     /// Print a script that completes tine's words in a shell
@@ -49,9 +51,94 @@ pub struct Serve {
     #[arg(value_name = "PROGRAM", last = true)]
     pub program: Vec<OsString>,
 
-    /// Children at once, in all; further clients wait in the kernel's queue
+    /// Children at once, in all; a tenth of them is kept for networks that have nobody here
     #[arg(short, long, value_name = "N", default_value = "256", value_parser = children)]
     pub children: usize,
+
+    /// Children of one source at once, those that wait counted; a quarter of all unless given. One more is refused, and told
+    /// MESSAGE
+    #[arg(short = 'C', long, value_name = "N[:MESSAGE]", value_parser = per_source)]
+    pub per_source: Option<(usize, Option<String>)>,
+
+    /// What a source is: so many bits of an IPv4 address, and so many of an IPv6 address. A client of a Unix socket is its
+    /// user
+    #[arg(long, value_name = "BITS:BITS", default_value = "32:64", value_parser = mask)]
+    pub source_mask: Mask,
+
+    /// Children that only clients of networks (IPv4 /16, IPv6 /32) without one may have; a tenth of all unless given
+    #[arg(long, value_name = "N")]
+    pub reserve: Option<usize>,
+
+    /// How fast clients are taken in all, as N/s, N/m or N/h, and how many at once; others wait in the kernel's queue
+    #[arg(long, value_name = "RATE[:BURST]")]
+    pub rate: Option<Rate>,
+
+    /// How fast the clients of one source may come; more are refused
+    #[arg(long, value_name = "RATE[:BURST]")]
+    pub rate_per_source: Option<Rate>,
+
+    /// What becomes of clients that there is no child for: wait; queue:N:TIME; refuse; or START:PERCENT:FULL, to refuse at
+    /// random, the more the fuller. After queue and refuse a message may follow, with a colon; %d in it is the place
+    #[arg(long, value_name = "HOW", default_value = "wait")]
+    pub on_full: OnFull,
+
+    /// How long a source is kept out for how its clients end, added up, as in crash=90s,signal=30s,exit.75=10s,exit=1s,
+    /// timeout=10s,nobytes=1s,refused=1s,max=10m,min=15s
+    #[arg(long, value_name = "NAME=TIME,...", default_value = "none")]
+    pub penalty: Penalties,
+
+    /// Networks that are never kept out by a penalty
+    #[arg(long, value_name = "PREFIX,...")]
+    pub penalty_exempt: Option<Prefixes>,
+
+    /// Who may come in, and nobody else: prefixes, user:NAME, unix, vsock:CID, all. May be repeated
+    #[arg(long, value_name = "WHO,...", value_delimiter = ',')]
+    pub allow: Vec<String>,
+
+    /// Who may not come in; the most specific of all rules decides. May be repeated
+    #[arg(long, value_name = "WHO,...", value_delimiter = ',')]
+    pub deny: Vec<String>,
+
+    /// A file of rules: who may come in, with which limits, variables or program; read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
+
+    /// Every connection begins with a PROXY header, version 1 or 2, in which a balancer names the client
+    #[arg(long, value_name = "WHEN", value_enum, requires = "proxy_from")]
+    pub proxy: Option<Proxy>,
+
+    /// Which balancers may name clients: prefixes, and unix for whoever connects to a Unix socket
+    #[arg(long, value_name = "PREFIX,...", requires = "proxy")]
+    pub proxy_from: Option<String>,
+
+    /// How long a balancer has to name its client; 10s unless given
+    #[arg(long, value_name = "TIME", requires = "proxy", value_parser = deadline)]
+    pub proxy_timeout: Option<Span>,
+
+    /// End a connection whose client has not said a byte in this time
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub first_byte_timeout: Option<Span>,
+
+    /// End a connection on which for this time no byte has gone either way
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub idle_timeout: Option<Span>,
+
+    /// End a connection after this time in all
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub time_limit: Option<Span>,
+
+    /// How a connection is ended: signals to the program's process group, each with a time until the next, and last of all
+    /// everything is killed that the program has started
+    #[arg(long, value_name = "SIGNAL[:TIME],...", default_value = "hup:2s,term:2s,kill")]
+    pub end: Sequence,
+
+    /// By what all that a program starts is held together, so that it ends with its connection
+    #[arg(long, value_name = "BY", value_enum, default_value = "auto")]
+    pub trees: Trees,
+
+    /// What becomes of the programs when tine is killed
+    #[arg(long, value_name = "FATE", value_enum, default_value = "finish")]
+    pub orphans: Orphans,
 
     /// When all listeners are ready, print the port of each (nothing where there is none) and a newline, then close
     /// standard output
@@ -144,6 +231,33 @@ pub struct Completions {
     pub shell: Shell,
 }
 
+/// Whether connections begin with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Proxy {
+    /// all of them do; one without is refused
+    Required,
+}
+
+/// By what all that a program starts is held together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Trees {
+    /// a control group where one can be had, else subreapers
+    Auto,
+    /// a control group (version 2) for each connection
+    Cgroup,
+    /// subreapers: each program inherits the orphans of what it has started
+    Subreaper,
+}
+
+/// What becomes of the programs when tine is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Orphans {
+    /// they go on until their clients leave
+    Finish,
+    /// they are killed; without control groups, what they have started is not
+    Die,
+}
+
 /// What the program's standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Stderr {
@@ -205,6 +319,36 @@ fn children(text: &str) -> Result<usize, String> {
 
 /// More processes than any Linux has: PID_MAX_LIMIT in proc_sys_kernel(5).
 const CHILDREN_MOST: usize = 4_194_304;
+
+fn per_source(text: &str) -> Result<(usize, Option<String>), String> {
+    let (count, message) =
+        text.split_once(':').map_or((text, None), |(count, message)| (count, Some(message)));
+    let message = message.filter(|message| !message.is_empty()).map(str::to_owned);
+    match message {
+        Some(message) if message.len() > MESSAGE_MOST => {
+            Err(format!("a message has at most {MESSAGE_MOST} bytes, this one {}", message.len()))
+        }
+        message => children(count).map(|count| (count, message)),
+    }
+}
+
+/// What a client is told fits in one segment.
+const MESSAGE_MOST: usize = 500;
+
+fn mask(text: &str) -> Result<Mask, String> {
+    let bits = |text: &str, most| text.parse::<u8>().ok().filter(|bits| *bits <= most);
+    let both = text.split_once(':').and_then(|(v4, v6)| bits(v4, 32).zip(bits(v6, 128)));
+    both.map(|(v4, v6)| Mask { v4, v6 }).ok_or_else(|| "it is 0 to 32 and 0 to 128, as in 32:64".into())
+}
+
+fn deadline(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span.0.is_zero() {
+        Err("nobody is as fast as that; without the option there is no deadline".into())
+    } else {
+        Ok(span)
+    }
+}
 
 fn backlog(text: &str) -> Result<u32, String> {
     text.parse()

@@ -7,7 +7,8 @@ use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
-use tine::{Event, How, Outcome, Peer};
+use tine::admit::Reason;
+use tine::{Event, How, Outcome, Peer, Status};
 
 use crate::exit::Plain;
 
@@ -47,7 +48,9 @@ impl Log {
         self.line.clear();
         // A String takes whatever is written to it.
         let _ = render(event, &mut self.line);
-        if let Some(cause) = cause(event) {
+        // Whoever wants to know of every client is told of every end.
+        let every = self.level == Level::Clients && matches!(event, Event::Ended { .. });
+        if let Some(cause) = cause(event).filter(|_| !every || is_setup(event)) {
             match self.told.tell(cause, Instant::now()) {
                 None => return,
                 Some(0) => {}
@@ -65,13 +68,20 @@ impl Log {
 /// From which level on an event is told.
 fn level(event: &Event<'_>) -> Level {
     match event {
-        Event::Accepted { .. } => Level::Clients,
+        Event::Accepted { .. } | Event::Waiting { .. } => Level::Clients,
+        // Whoever leaves before it is served, leaves.
+        Event::Refused { why: Reason::Left, .. } => Level::Clients,
         Event::Ended { outcome, .. } => match outcome.how {
+            _ if outcome.cause.is_some() => Level::Usual,
             How::Exit(_) | How::Signal(SIGPIPE) => Level::Clients,
             _ => Level::Errors,
         },
         Event::Listening { .. }
         | Event::Resumed { .. }
+        | Event::Trees { .. }
+        | Event::Reloaded { .. }
+        | Event::Refused { .. }
+        | Event::Penalised { .. }
         | Event::Draining { .. }
         | Event::Ending { .. }
         | Event::Stopped { .. } => Level::Usual,
@@ -88,7 +98,9 @@ fn cause(event: &Event<'_>) -> Option<String> {
         }
         Event::Paused { listener, what, error, .. } => Some(format!("pause {listener} {what} {error}")),
         Event::Resumed { listener, .. } => Some(format!("resume {listener}")),
+        Event::Ended { outcome: Outcome { cause: Some(cause), .. }, .. } => Some(format!("end {cause}")),
         Event::Refused { why, .. } => Some(format!("refuse {why}")),
+        Event::Penalised { .. } => Some("penalty".into()),
         Event::Truncated { listener } => Some(format!("cut {listener}")),
         Event::Dropped { listener } => Some(format!("drop {listener}")),
         Event::Odd { what, error } => Some(format!("odd {what} {error}")),
@@ -96,18 +108,37 @@ fn cause(event: &Event<'_>) -> Option<String> {
     }
 }
 
+/// Whether a child could not start: all that come would say the same.
+fn is_setup(event: &Event<'_>) -> bool {
+    matches!(event, Event::Ended { outcome: Outcome { how: How::Setup(..), .. }, .. })
+}
+
 /// The line of an event, without its newline.
 fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
     match event {
-        Event::Listening { listener, children, backlog } => {
+        Event::Listening { listener, children, backlog, trees } => {
             write!(to, "listen {} children={children}", Word(listener))?;
-            if *backlog > 0 { write!(to, " backlog={backlog}") } else { Ok(()) }
+            if *backlog > 0 {
+                write!(to, " backlog={backlog}")?;
+            }
+            write!(to, " trees={trees}")
         }
-        Event::Accepted { peer, child, open, most } => {
-            write!(to, "accept peer={} child={child} open={open}/{most}", Word(peer))
+        Event::Accepted { peer, via, child, open, most } => {
+            write!(to, "accept peer={} child={child} open={open}/{most}", Word(peer))?;
+            via.map_or(Ok(()), |via| write!(to, " via={}", Word(via)))
         }
+        Event::Waiting { peer, place } => write!(to, "wait   peer={} place={place}", Word(peer)),
         Event::Ended { child, peer, outcome, .. } => ended(*child, peer, outcome, to),
-        Event::Refused { peer, why } => write!(to, "refuse peer={} reason={}", Word(peer), Word(why)),
+        Event::Refused { peer, why, detail } => {
+            write!(to, "refuse peer={} reason={why}", Word(peer))?;
+            detail.map_or(Ok(()), |detail| write!(to, " detail={}", Word(detail)))
+        }
+        Event::Penalised { peer, source, time } => {
+            write!(to, "penalty peer={} source={source} for_s={}", Word(peer), time.as_secs_f64().ceil())
+        }
+        Event::Trees { by, why } => write!(to, "trees  by={by} reason={}", Word(Plain(why))),
+        Event::Reloaded { rules } => write!(to, "reload rules={rules}"),
+        Event::NotReloaded { why } => write!(to, "reload failed={} kept=before", Word(why)),
         Event::Paused { listener, what, error, pause } => {
             let reason = format!("{what}: {}", Plain(error));
             write!(to, "pause  listener={} reason={} ms={}", Word(listener), Word(&reason), pause.as_millis())
@@ -124,11 +155,7 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
         Event::Dropped { listener } => {
             write!(to, "drop   listener={} reason=\"more datagrams than can be served\"", Word(listener))
         }
-        Event::Status(status) => write!(
-            to,
-            "status open={}/{} served={} failed={} paused={}",
-            status.open, status.most, status.served, status.failed, status.paused
-        ),
+        Event::Status(status) => standing(status, to),
         Event::Draining { open, patience } => {
             write!(to, "drain  open={open} seconds={}", patience.as_secs())
         }
@@ -145,12 +172,35 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
 /// An end that is worth a line by itself also says whose it was.
 fn ended(child: u32, peer: &Peer, outcome: &Outcome, to: &mut String) -> fmt::Result {
     let (how, bill) = (&outcome.how, &outcome.bill);
-    write!(to, "end    child={child} {} ms={}", Ending(how), bill.wall.as_millis())?;
+    write!(to, "end    child={child} {}", Ending(how))?;
+    if let Some(cause) = outcome.cause {
+        write!(to, " reason={cause}")?;
+    }
+    write!(to, " ms={}", bill.wall.as_millis())?;
     if !matches!(how, How::Setup(..)) {
         let cpu = bill.user + bill.system;
         write!(to, " cpu_ms={} rss_kb={}", cpu.as_millis(), bill.memory_peak_kib)?;
+        write!(to, " user_us={} sys_us={}", bill.user.as_micros(), bill.system.as_micros())?;
+        write!(to, " faults={}+{}", bill.faults_major, bill.faults_minor)?;
+        write!(to, " switches={}+{}", bill.switches_voluntary, bill.switches_forced)?;
+        if let Some(setup) = bill.setup {
+            write!(to, " setup_us={}", setup.as_micros())?;
+        }
+        write!(to, " wait_ms={}", bill.waited.as_millis())?;
     }
-    if matches!(how, How::Exit(_)) { Ok(()) } else { write!(to, " peer={}", Word(peer)) }
+    let usual = matches!(how, How::Exit(_)) && outcome.cause.is_none();
+    if usual { Ok(()) } else { write!(to, " peer={}", Word(peer)) }
+}
+
+/// How things stand; reasons for which nobody was refused are left out.
+fn standing(status: &Status, to: &mut String) -> fmt::Result {
+    let Status { open, most, waiting, served, failed, paused, refused, .. } = status;
+    write!(to, "status open={open}/{most} waiting={waiting} served={served} failed={failed}")?;
+    write!(to, " paused={paused} refused={}", refused.sum())?;
+    for why in Reason::ALL.into_iter().filter(|why| refused.of(*why) > 0) {
+        write!(to, " refused.{why}={}", refused.of(why))?;
+    }
+    Ok(())
 }
 
 /// How a process ended, as keys and values.

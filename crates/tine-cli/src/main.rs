@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Err(told) => return told,
     };
     exit::report(match verb {
-        Verb::Serve(flags) => serve::serve(flags),
+        Verb::Serve(flags) => serve::serve(*flags),
         Verb::Connect(flags) => connect::connect(&flags),
         Verb::Completions(flags) => completions::print(&flags),
         Verb::Man => man::print(),

@@ -263,7 +263,8 @@ fn a_socket_that_is_lent_has_no_client_yet() {
     let expected = [PATH, "PROTO=UDP", "TINE_ID=<id>", "UDPLOCALIP=127.0.0.1", &local];
     assert_eq!(known(&seen.join("\n")), expected);
     server.signal(Signal::TERM);
-    server.signal(Signal::TERM);
+    server.wait_log(|line| line.starts_with("drain "));
+    assert!(server.stop().success(), "told twice, it does not wait for the program");
 }
 
 #[test]

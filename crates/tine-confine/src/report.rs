@@ -21,6 +21,12 @@ pub enum Step {
     Signals = 6,
     /// The program executed.
     Exec = 7,
+    /// A place where all that the child starts is held together; before everything else.
+    Tree = 8,
+    /// To end when the parent does; after the identity.
+    Parent = 9,
+    /// Whom a balancer speaks for; the last before the client is served.
+    Introduction = 10,
 }
 
 /// A step that failed.
@@ -43,6 +49,9 @@ impl Step {
             Step::Directory,
             Step::Signals,
             Step::Exec,
+            Step::Tree,
+            Step::Parent,
+            Step::Introduction,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -63,6 +72,9 @@ impl fmt::Display for Step {
             Step::Directory => "directory",
             Step::Signals => "signals",
             Step::Exec => "exec",
+            Step::Tree => "tree",
+            Step::Parent => "parent",
+            Step::Introduction => "introduction",
         })
     }
 }
@@ -86,7 +98,7 @@ mod tests {
     #[test]
     fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
-        assert_eq!(known.len(), 7);
+        assert_eq!(known.len(), 10);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
     }
 }

@@ -45,6 +45,8 @@ pub struct Environ {
     starts: Vec<usize>,
     fixed: (usize, usize),
     pid_at: Option<usize>,
+    /// Whether something stands for the second time, and the first is not to be seen.
+    over: bool,
     pointers: Vec<*const libc::c_char>,
 }
 
@@ -87,6 +89,12 @@ impl Environ {
         self.bytes.push(0);
     }
 
+    /// As [`Environ::put`], in place of a variable of that name, until [`Environ::reset`].
+    pub fn put_over(&mut self, name: &str, value: impl fmt::Display) {
+        self.over = true;
+        self.put(name, value);
+    }
+
     /// Adds a variable whose value [`exec`] fills in with the id of the process that calls it.
     pub fn set_own_pid(&mut self, name: &str) {
         self.open(name);
@@ -104,13 +112,18 @@ impl Environ {
         self.bytes.truncate(self.fixed.0);
         self.starts.truncate(self.fixed.1);
         self.pid_at = self.pid_at.filter(|at| *at < self.fixed.0);
+        self.over = false;
     }
 
     /// Lays the pointers out; to be called in the parent, after the last addition, so that the child allocates nothing.
     pub fn seal(&mut self) {
         self.pointers.clear();
         let base = self.bytes.as_ptr().cast::<libc::c_char>();
-        self.pointers.extend(self.starts.iter().map(|start| base.wrapping_add(*start)));
+        for at in 0..self.starts.len() {
+            if !self.over || !self.is_covered(at) {
+                self.pointers.push(base.wrapping_add(self.starts[at]));
+            }
+        }
         self.pointers.push(ptr::null());
     }
 
@@ -120,6 +133,12 @@ impl Environ {
             let rest = &self.bytes[*start..];
             OsStr::from_bytes(&rest[..rest.iter().position(|b| *b == 0).unwrap_or(rest.len())])
         })
+    }
+
+    /// Whether a later variable has the name of this one.
+    fn is_covered(&self, at: usize) -> bool {
+        let name = |start: usize| self.bytes[start..].split(|byte| *byte == b'=').next();
+        self.starts[at + 1..].iter().any(|later| name(*later) == name(self.starts[at]))
     }
 
     fn open(&mut self, name: &str) {
@@ -225,6 +244,23 @@ mod tests {
         environ.reset();
         environ.put("TCPREMOTEPORT", 8);
         assert_eq!(strings(&environ), ["PATH=/bin", "TCPREMOTEPORT=8"]);
+    }
+
+    #[test]
+    fn what_is_put_over_a_variable_is_the_only_one_of_its_name_until_the_reset() {
+        let mut environ = Environ::new();
+        environ.set("PATH", "/bin");
+        environ.set("PATHOS", "1");
+        environ.fix();
+        environ.put_over("PATH", "/usr/bin");
+        environ.seal();
+        assert_eq!(environ.pointers.len(), 3, "two, and the null at the end");
+        environ.reset();
+        environ.seal();
+        assert_eq!(
+            (environ.pointers.len(), strings(&environ)),
+            (3, vec!["PATH=/bin".into(), "PATHOS=1".into()])
+        );
     }
 
     #[test]

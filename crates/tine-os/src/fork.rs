@@ -1,9 +1,11 @@
 //! Birth: `fork`, refused in a process with more than one thread. fork(2), _exit(2), proc_pid_task(5).
 //!
-//! Only the C library's `fork` is used, never a raw `clone`: it also mends the thread id, the list of robust
-//! mutexes and the locks of the allocator in the child, which Rust code there relies on.
+//! The C library's `fork` is used wherever code of an author may follow: it also mends the thread id, the list of robust
+//! mutexes and the locks of the allocator in the child, which Rust code there relies on. A child that only becomes a program
+//! may be born in a control group instead, by a raw `clone3`: see [`fork_into`].
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{error, fmt, process};
 
 use crate::{Pid, check, fault};
@@ -81,6 +83,76 @@ pub fn fork() -> Result<Forked, ForkError> {
             Forked::Child
         }
     })
+}
+
+/// As [`fork()`], with the child in a control group from its first instruction on: `group` is the group's directory,
+/// clone3(2), CLONE_INTO_CGROUP.
+///
+/// Moving a process into a group afterwards waits for every processor to pass a quiet state, ten to twenty milliseconds on a
+/// machine that is not busy; being born there waits for nothing. The C library's `fork` cannot do it, so the kernel is asked
+/// directly, in the way in which that function asks it: the child's thread id is put where the library keeps it. What it
+/// does not do is to run the functions of pthread_atfork(3). So this is for children that only become a program.
+///
+/// # Errors
+/// As [`fork()`]; ENOSYS, EOPNOTSUPP, EBUSY where the kernel or a filter does not allow it.
+pub fn fork_into(group: BorrowedFd<'_>) -> Result<Forked, ForkError> {
+    match threads() {
+        Ok(1) => {}
+        Ok(n) => return Err(ForkError::Threads(n)),
+        Err(why) => return Err(ForkError::Unknown(why)),
+    }
+    fault::point("fork").map_err(ForkError::System)?;
+    let place = thread_id_address().map_err(ForkError::System)?;
+    let same_place = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
+    let args = CloneArgs {
+        flags: CLONE_INTO_CGROUP | same_place,
+        child_tid: place as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        cgroup: group.as_raw_fd() as u64,
+        ..CloneArgs::default()
+    };
+    let (pointer, size) = (&raw const args, size_of::<CloneArgs>());
+    // SAFETY: `args` is a live structure of `size` bytes that asks for a copy of this process, as fork(2) makes it: no shared
+    // memory, no stack of its own. The process has one thread, as counted just above, so no lock is held by a thread
+    // that the child would lack. `place` is where the C library has told the kernel that it keeps the thread id.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, pointer, size) };
+    let pid = check(pid as libc::c_int).map_err(ForkError::System)?;
+    Ok(match Pid::from_raw(pid) {
+        Some(child) => Forked::Parent(child),
+        None => {
+            fault::born();
+            Forked::Child
+        }
+    })
+}
+
+/// `struct clone_args` of linux/sched.h in its third version, which has the control group.
+#[derive(Default)]
+#[repr(C)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// linux/sched.h; wider than the flags that the C library names.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Where the C library keeps the id of this thread: it has told the kernel, set_tid_address(2), which tells it again.
+fn thread_id_address() -> io::Result<usize> {
+    fault::point("prctl")?;
+    let mut address = 0usize;
+    // SAFETY: the kernel writes one word to `address`, which is live and as large (prctl(2), PR_GET_TID_ADDRESS).
+    check(unsafe { libc::prctl(libc::PR_GET_TID_ADDRESS, &raw mut address) })?;
+    if address == 0 { Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)) } else { Ok(address) }
 }
 
 /// Ends the process at once: no destructor, no `atexit` function, no flushing of what a parent had buffered.

@@ -8,15 +8,19 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod cgroup;
 pub mod datagram;
+pub mod diag;
 pub mod exec;
 pub mod fault;
 pub mod fd;
 pub mod fork;
 pub mod identity;
 pub mod limit;
+pub mod orphan;
 pub mod pass;
 mod pid;
+pub mod random;
 pub mod ready;
 pub mod signal;
 pub mod socket;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
@@ -28,8 +28,7 @@ impl Ready {
     /// # Errors
     /// ENOMEM, ENOSPC.
     pub fn add(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
-        fault::point("epoll_ctl")?;
-        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?)
+        self.add_for(fd, number, epoll::EventFlags::IN)
     }
 
     /// Watches a descriptor for room to write, or its end.
@@ -37,8 +36,51 @@ impl Ready {
     /// # Errors
     /// ENOMEM, ENOSPC.
     pub fn add_writable(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        self.add_for(fd, number, epoll::EventFlags::OUT)
+    }
+
+    /// Watches a connection for its death: both directions ended, or an error such as a reset. Told once; a client that
+    /// only ends its own direction is not told.
+    ///
+    /// Meant for a connection that a child has and we have not: the set watches the open file and not our descriptor of it,
+    /// so it goes on after we have closed that, for as long as the child holds another, and forgets the file with the
+    /// last one (epoll(7), questions 2 and 6). So a client that goes is heard of without a descriptor of it in our table. Not
+    /// told is what the child does with it alone: closing it, or ending.
+    ///
+    /// # Errors
+    /// ENOMEM, ENOSPC; EPERM for a file that cannot be watched.
+    pub fn add_hangup(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        // EPOLLHUP and EPOLLERR are always told (epoll_ctl(2)). By edge, as nobody can take a dead connection out.
+        self.add_for(fd, number, epoll::EventFlags::ET)
+    }
+
+    /// Watches a connection for its death, as [`Ready::add_hangup`] does, and for each sign of life.
+    ///
+    /// Such a sign is that the client sends or ends its direction; of a Unix socket, also that the client reads what was
+    /// sent to it; of TCP, that there is room again after there was none. What the child itself sends or reads is none.
+    /// The first sign comes at once: there is room to write.
+    ///
+    /// # Errors
+    /// ENOMEM, ENOSPC; EPERM for a file that cannot be watched.
+    pub fn add_activity(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        self.add_for(fd, number, epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::ET)
+    }
+
+    fn add_for(&self, fd: impl AsFd, number: u64, events: epoll::EventFlags) -> io::Result<()> {
         fault::point("epoll_ctl")?;
-        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), epoll::EventFlags::OUT)?)
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), events)?)
+    }
+
+    /// Watches an open file for the first thing to read, or its end, and tells of it once; as [`Ready::add_hangup`], for as
+    /// long as anybody holds it.
+    ///
+    /// # Errors
+    /// ENOMEM, ENOSPC.
+    pub fn add_first(&self, fd: impl AsFd, number: u64) -> io::Result<()> {
+        use epoll::EventFlags;
+        fault::point("epoll_ctl")?;
+        let when = EventFlags::IN | EventFlags::RDHUP | EventFlags::ONESHOT;
+        Ok(epoll::add(&self.0, fd, epoll::EventData::new_u64(number), when)?)
     }
 
     /// Stops watching a descriptor.
@@ -48,6 +90,14 @@ impl Ready {
     pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
         fault::point("epoll_ctl")?;
         Ok(epoll::delete(&self.0, fd)?)
+    }
+
+    /// Appends the numbers of those that are ready now, at most a few dozen a call; never waits.
+    ///
+    /// # Errors
+    /// What epoll_wait(2) says; an interruption is no error.
+    pub fn collect(&self, numbers: &mut Vec<u64>) -> io::Result<()> {
+        self.wait(Some(Duration::ZERO), numbers)
     }
 
     /// Waits until some are ready or the time is over; appends their numbers. An interruption is nobody.
@@ -66,5 +116,12 @@ impl Ready {
             Err(why) => return Err(why),
         }
         Ok(())
+    }
+}
+
+impl AsFd for Ready {
+    /// Readable when [`Ready::collect`] has something to tell, so that a set can be watched by poll(2) or by another set.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

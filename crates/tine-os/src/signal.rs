@@ -2,7 +2,8 @@
 //!
 //! No handler is ever installed, so nothing runs between two instructions and no call of the master is cut short:
 //! the classic server that ends when its first child dies (an interrupted `accept`) cannot be written this way.
-//! signalfd(2), sigprocmask(2), sigaction(2), signal(7).
+//! Children are signalled through a descriptor of theirs, so that no signal can reach a process that came by the same number.
+//! signalfd(2), sigprocmask(2), sigaction(2), pidfd_open(2), pidfd_send_signal(2), signal(7).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 pub use rustix::process::Signal;
-use rustix::process::{kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{PidfdFlags, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::{Pid, check, fault};
 
@@ -116,36 +117,52 @@ pub fn reset() -> io::Result<()> {
 /// Sends a signal to a child that has not been waited for, so that the id is still its own.
 ///
 /// # Errors
-/// ESRCH, EPERM: kill(2).
+/// EPERM, EMFILE, ENFILE; ESRCH or EINVAL when it has been waited for: pidfd_open(2), pidfd_send_signal(2).
 pub fn send(child: Pid, signal: Signal) -> io::Result<()> {
-    fault::point("kill")?;
-    Ok(kill_process(child.kernel(), signal)?)
+    let pidfd = open(child)?;
+    fault::point("pidfd_send_signal")?;
+    Ok(pidfd_send_signal(&pidfd, signal)?)
 }
 
-/// Sends a signal to all in the group that `leader`, a child not yet waited for, leads. Nobody there is no error.
+/// Sends a signal to all in the group that `leader`, a child not yet waited for, leads; it may have ended. Where there is no
+/// such group, because the child has not come to that yet or nobody is left, the child alone is sent it, and that it has
+/// ended is no error.
 ///
 /// # Errors
-/// EPERM: kill(2).
+/// EPERM when none of them may be signalled, EMFILE, ENFILE; ESRCH or EINVAL when the leader has been waited for, whoever is
+/// left in its group: pidfd_open(2), pidfd_send_signal(2).
 pub fn send_group(leader: Pid, signal: Signal) -> io::Result<()> {
-    fault::point("kill")?;
-    match kill_process_group(leader.kernel(), signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(why) => Err(why.into()),
+    let pidfd = open(leader)?;
+    fault::point("pidfd_send_signal")?;
+    let (fd, number, no_info) = (pidfd.as_raw_fd(), signal.as_raw(), ptr::null::<libc::siginfo_t>());
+    // SAFETY: a null `info` makes the kernel fill it in, so that the call reads no memory of ours; the descriptor is open
+    // until the end of this function (pidfd_send_signal(2)).
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, no_info, WHOLE_GROUP) };
+    let sent = match check(sent as libc::c_int) {
+        // A kernel before 6.9 knows no flags. The leader's number is then as good: it has not been waited for, so no
+        // other process and no other group can have come by it.
+        Err(why) if why.raw_os_error() == Some(libc::EINVAL) => {
+            fault::point("kill")?;
+            kill_process_group(leader.kernel(), signal).map_err(io::Error::from)
+        }
+        other => other.map(drop),
+    };
+    if !sent.as_ref().is_err_and(|why| why.raw_os_error() == Some(libc::ESRCH)) {
+        return sent;
+    }
+    fault::point("pidfd_send_signal")?;
+    match pidfd_send_signal(&pidfd, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        other => Ok(other?),
     }
 }
 
-/// Whether there is anybody whom we may signal in the group that `leader`, a child that was waited for, has led. As long as
-/// there is, the kernel gives its number to nobody else.
-///
-/// # Errors
-/// None that kill(2) documents.
-pub fn is_group(leader: Pid) -> io::Result<bool> {
-    fault::point("kill")?;
-    match test_kill_process_group(leader.kernel()) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => Ok(false),
-        Err(why) => Err(why.into()),
-    }
+/// PIDFD_SIGNAL_PROCESS_GROUP: the signal is for the group that the process leads. Linux 6.9.
+const WHOLE_GROUP: libc::c_uint = 1 << 2;
+
+fn open(child: Pid) -> io::Result<OwnedFd> {
+    fault::point("pidfd_open")?;
+    Ok(pidfd_open(child.kernel(), PidfdFlags::empty())?)
 }
 
 fn every_signal() -> libc::sigset_t {

@@ -6,9 +6,11 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{check, fault};
 
@@ -284,13 +286,13 @@ pub fn local_addr(socket: impl AsFd) -> io::Result<Addr> {
 /// ENOTSOCK when it is no socket, `Unsupported` when of a kind that tine does not serve.
 pub fn describe(socket: impl AsFd) -> io::Result<(Kind, bool)> {
     let fd = socket.as_fd();
-    let kind = match get_int(fd, libc::SOL_SOCKET, libc::SO_TYPE)? {
+    let kind = match get_int(fd, IntOption(libc::SOL_SOCKET, libc::SO_TYPE))? {
         libc::SOCK_STREAM => Kind::Stream,
         libc::SOCK_DGRAM => Kind::Datagram,
         libc::SOCK_SEQPACKET => Kind::Packet,
         other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("a socket of type {other}"))),
     };
-    Ok((kind, get_int(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0))
+    Ok((kind, get_int(fd, IntOption(libc::SOL_SOCKET, libc::SO_ACCEPTCONN))? != 0))
 }
 
 /// A number that no other socket of this machine has had since it started: SO_COOKIE in socket(7).
@@ -304,6 +306,16 @@ pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
     // SAFETY: `value` is to `length` writable bytes, both alive here (getsockopt(2)).
     check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, value, &mut length) })?;
     Ok(cookie)
+}
+
+/// The number of the network interface that a socket is bound to; 0 for none. SO_BINDTOIFINDEX in linux/socket.h.
+///
+/// # Errors
+/// ENOTSOCK.
+pub fn interface(socket: impl AsFd) -> io::Result<u32> {
+    /// Has no name in the C library yet; the same number everywhere but on sparc and parisc.
+    const SO_BINDTOIFINDEX: libc::c_int = 62;
+    get_int(socket, IntOption(libc::SOL_SOCKET, SO_BINDTOIFINDEX)).map(|number| number as u32)
 }
 
 /// A socket option whose value is a number.
@@ -392,12 +404,16 @@ pub fn set_name(socket: impl AsFd, option: NameOption, value: &str) -> io::Resul
         .map(drop)
 }
 
-fn get_int(socket: impl AsFd, level: libc::c_int, name: libc::c_int) -> io::Result<i32> {
+/// Asks for an option that is a number.
+///
+/// # Errors
+/// ENOPROTOOPT, ENOTSOCK: getsockopt(2).
+pub fn get_int(socket: impl AsFd, option: IntOption) -> io::Result<i32> {
     fault::point("getsockopt")?;
     let (mut value, mut length) = (0i32, size_of::<i32>() as libc::socklen_t);
     let (fd, pointer) = (socket.as_fd().as_raw_fd(), (&raw mut value).cast());
     // SAFETY: `pointer` is to a live integer of `length` bytes (getsockopt(2)).
-    check(unsafe { libc::getsockopt(fd, level, name, pointer, &mut length) })?;
+    check(unsafe { libc::getsockopt(fd, option.0, option.1, pointer, &mut length) })?;
     Ok(value)
 }
 
@@ -412,6 +428,39 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
     if got < 0 { Err(io::Error::last_os_error()) } else { Ok(got as usize) }
 }
 
+/// Looks at what has arrived and leaves it there, as [`receive`] would take it.
+///
+/// # Errors
+/// recv(2).
+pub fn peek(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    let (pointer, fd) = (bytes.as_mut_ptr().cast(), socket.as_fd().as_raw_fd());
+    // SAFETY: `pointer` is to `len` writable bytes (recv(2)).
+    let got = unsafe { libc::recv(fd, pointer, bytes.len(), libc::MSG_PEEK) };
+    if got < 0 { Err(io::Error::last_os_error()) } else { Ok(got as usize) }
+}
+
+/// Whether the other end has said that nothing more will come, and nothing that it said before is still to be read. Reads
+/// nothing: poll(2), POLLRDHUP; ioctl(2), FIONREAD.
+pub fn has_left(socket: impl AsFd) -> bool {
+    let fd = socket.as_fd();
+    !ended(fd).is_empty() && rustix::io::ioctl_fionread(fd).is_ok_and(|unread| unread == 0)
+}
+
+/// Whether nobody is there any more to be answered: it has left, or it has closed or reset the connection, whatever it said
+/// before. (An end of TCP with something unread before it may be a question whose answer is waited for.) poll(2), POLLHUP.
+pub fn has_gone(socket: impl AsFd) -> bool {
+    let fd = socket.as_fd();
+    ended(fd).intersects(PollFlags::HUP | PollFlags::ERR) || has_left(fd)
+}
+
+fn ended(fd: BorrowedFd<'_>) -> PollFlags {
+    let mut polls = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    match poll(&mut polls, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(_) => polls[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
 /// Sends bytes; a peer that has gone is an error, never a SIGPIPE.
 ///
 /// # Errors
@@ -420,6 +469,18 @@ pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let (pointer, fd) = (bytes.as_ptr().cast(), socket.as_fd().as_raw_fd());
     // SAFETY: `pointer` is to `len` readable bytes (send(2)).
     let sent = unsafe { libc::send(fd, pointer, bytes.len(), libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+/// Sends bytes as far as there is room now, whether the socket blocks or not.
+///
+/// # Errors
+/// EAGAIN when there is no room, EPIPE, ECONNRESET: send(2).
+pub fn send_now(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let (pointer, fd) = (bytes.as_ptr().cast(), socket.as_fd().as_raw_fd());
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: `pointer` is to `len` readable bytes (send(2)).
+    let sent = unsafe { libc::send(fd, pointer, bytes.len(), flags) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use tine::{Conn, Server};
+use tine::{Conn, Server, Status};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:0".into());
@@ -29,11 +29,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Ok(()) => println!("second served"),
                 Err(why) => println!("second {why}"),
             },
-            "status" => println!("status {:?}", server.status()?),
+            "status" => println!("status {}", told(&server.status()?)),
             "drain" => server.drain()?,
             "stop" => server.stop()?,
             "wait" => {
-                println!("wait {:?}", server.wait()?);
+                println!("wait {}", told(&server.wait()?));
                 break;
             }
             other => println!("what is '{other}'?"),
@@ -43,4 +43,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     drop(say);
     let _ = other.join();
     Ok(())
+}
+
+fn told(status: &Status) -> String {
+    let Status { open, most, waiting, served, failed, .. } = status;
+    format!(
+        "open={open}/{most} waiting={waiting} refused={} served={served} failed={failed}",
+        status.refused.sum()
+    )
 }

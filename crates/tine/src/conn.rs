@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tine_os::identity::Credentials;
 use tine_os::socket::{self, Addr};
 
-use crate::event::Peer;
+use crate::front::proxy::Header;
+use crate::peer::Peer;
 
 /// A connection to one client. Reads and writes go through `&Conn` as well, so that both directions can be used at once.
 ///
@@ -31,11 +32,12 @@ pub struct Conn {
     fd: OwnedFd,
     peer: Peer,
     local: Addr,
+    header: Option<Header>,
 }
 
 impl Conn {
-    pub(crate) fn new(fd: OwnedFd, peer: Peer, local: Addr) -> Conn {
-        Conn { fd, peer, local }
+    pub(crate) fn new(fd: OwnedFd, peer: Peer, local: Addr, header: Option<Header>) -> Conn {
+        Conn { fd, peer, local, header }
     }
 
     /// Who is at the other end.
@@ -46,6 +48,11 @@ impl Conn {
     /// The address that the client connected to.
     pub fn local(&self) -> &Addr {
         &self.local
+    }
+
+    /// Of a client that came through a balancer: what that said of it.
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
     }
 
     /// Of a Unix socket: the process that connected, as the kernel noted it then.
@@ -123,7 +130,8 @@ impl TryFrom<Conn> for TcpStream {
     type Error = Conn;
 
     fn try_from(conn: Conn) -> Result<TcpStream, Conn> {
-        if matches!(conn.local, Addr::Inet(_)) { Ok(conn.fd.into()) } else { Err(conn) }
+        // Not `conn.local`: the client of a balancer may have come another way than the balancer.
+        if matches!(socket::local_addr(&conn.fd), Ok(Addr::Inet(_))) { Ok(conn.fd.into()) } else { Err(conn) }
     }
 }
 
@@ -132,7 +140,12 @@ impl TryFrom<Conn> for UnixStream {
     type Error = Conn;
 
     fn try_from(conn: Conn) -> Result<UnixStream, Conn> {
-        if matches!(conn.local, Addr::Inet(_) | Addr::Vsock { .. }) { Err(conn) } else { Ok(conn.fd.into()) }
+        let unix = |addr: &Addr| matches!(addr, Addr::Path(_) | Addr::Abstract(_) | Addr::Unnamed);
+        if socket::local_addr(&conn.fd).is_ok_and(|addr| unix(&addr)) {
+            Ok(conn.fd.into())
+        } else {
+            Err(conn)
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub enum StartError {
         /// Descriptors that the hard limit allows.
         allowed: u64,
     },
+    /// Rules that say what cannot be done.
+    Rules(String),
     /// A plan for the children that cannot be carried out.
     Plan(PlanError),
     /// The master was forked off and could not begin; what it said.
@@ -157,7 +159,7 @@ impl fmt::Display for StartError {
                  raise it (ulimit -Hn, LimitNOFILE=) or allow fewer children"
             ),
             Self::Plan(why) => why.fmt(f),
-            Self::Master(why) => f.write_str(why),
+            Self::Master(why) | Self::Rules(why) => f.write_str(why),
             Self::System { what, error } => write!(f, "{what}: {}", plain(error)),
         }
     }

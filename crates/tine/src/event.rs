@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tine_confine::Step;
-use tine_os::identity::Credentials;
-use tine_os::socket::Addr;
+
+use crate::life::admit::{Reason, Refusals, Source};
+use crate::life::end::Cause;
+use crate::peer::Peer;
 
 /// One thing that happened to a server, in the order in which it happened.
 #[derive(Debug)]
@@ -21,11 +22,15 @@ pub enum Event<'a> {
         children: usize,
         /// How long the queue of clients is that the kernel keeps; 0 for datagrams.
         backlog: u32,
+        /// By what the processes of a connection are held together: `cgroup`, `subreaper` or `nothing`.
+        trees: &'static str,
     },
     /// A client has a child.
     Accepted {
         /// Who.
         peer: &'a Peer,
+        /// The balancer that it came through, where one has named it.
+        via: Option<&'a Peer>,
         /// The child's process id.
         child: u32,
         /// Children alive, this one included.
@@ -44,12 +49,47 @@ pub enum Event<'a> {
         /// Children alive.
         open: usize,
     },
-    /// A client that was accepted gets no child: the server is ending.
+    /// A client that was accepted waits for a slot.
+    Waiting {
+        /// Who.
+        peer: &'a Peer,
+        /// Which place it has: 1 is the next.
+        place: usize,
+    },
+    /// A client that was accepted is not served.
     Refused {
         /// Who.
         peer: &'a Peer,
         /// Why.
-        why: &'static str,
+        why: Reason,
+        /// What was wrong, in words, where there is more to be said.
+        detail: Option<&'a str>,
+    },
+    /// A source is kept out from now on.
+    Penalised {
+        /// Whose client it was.
+        peer: &'a Peer,
+        /// Which source: an address, the first of its prefix, or a user.
+        source: Source,
+        /// For how long, if it does nothing more.
+        time: Duration,
+    },
+    /// The processes of a connection cannot be held together by a control group, so it is done otherwise.
+    Trees {
+        /// `subreaper`, or `nothing` but the child's process group.
+        by: &'static str,
+        /// Why not by a control group.
+        why: &'a io::Error,
+    },
+    /// The rules were read again and are in force.
+    Reloaded {
+        /// How many there are.
+        rules: usize,
+    },
+    /// What was read again has a mistake; everything is as it was.
+    NotReloaded {
+        /// Which.
+        why: &'a str,
     },
     /// The system is short of something: a listener rests and is tried again by itself.
     Paused {
@@ -126,6 +166,10 @@ pub struct Status {
     pub open: usize,
     /// The most there may be.
     pub most: usize,
+    /// Clients that were accepted and wait for a slot.
+    pub waiting: usize,
+    /// Clients that were refused, by reason.
+    pub refused: Refusals,
     /// Children that have ended.
     pub served: u64,
     /// Those of them that ended otherwise than with exit status 0.
@@ -134,21 +178,14 @@ pub struct Status {
     pub paused: usize,
 }
 
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its address; v4-mapped IPv6 is IPv4.
-    pub addr: Addr,
-    /// Of a Unix socket: the process that connected.
-    pub credentials: Option<Credentials>,
-}
-
 /// How a child ended, and its bill.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Outcome {
     /// How.
     pub how: How,
+    /// Why the server ended it, if it did.
+    pub cause: Option<Cause>,
     /// At what cost.
     pub bill: Bill,
 }
@@ -171,6 +208,10 @@ pub enum How {
 pub struct Bill {
     /// From the fork to the end, by the monotonic clock.
     pub wall: Duration,
+    /// In the waiting room, before the fork. How long it was in the kernel's queue nobody knows.
+    pub waited: Duration,
+    /// From the fork to the first instruction that is not the server's, if the child had time to tell.
+    pub setup: Option<Duration>,
     /// Processor time in user mode.
     pub user: Duration,
     /// Processor time in the kernel.
@@ -181,37 +222,16 @@ pub struct Bill {
     pub faults_major: u64,
     /// Page faults that did not.
     pub faults_minor: u64,
-    /// Context switches, chosen and forced.
-    pub switches: u64,
+    /// Context switches that it chose by waiting.
+    pub switches_voluntary: u64,
+    /// Context switches that the scheduler forced.
+    pub switches_forced: u64,
 }
 
 impl How {
     /// Whether it is the end that a good client's child has.
     pub fn is_success(&self) -> bool {
         matches!(self, How::Exit(0))
-    }
-}
-
-impl Peer {
-    /// The address without its port, where it is one of the Internet.
-    pub fn ip(&self) -> Option<IpAddr> {
-        match &self.addr {
-            Addr::Inet(addr) => Some(addr.ip()),
-            _ => None,
-        }
-    }
-}
-
-/// `192.0.2.7:5023`, `[::1]:5023`, `unix:uid=0,pid=77`, `vsock:2:1024`, `any` for whoever sends to a socket that was lent:
-/// never a byte that a client chose.
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.addr, &self.credentials) {
-            (Addr::Inet(addr), _) => addr.fmt(f),
-            (Addr::Vsock { cid, port }, _) => write!(f, "vsock:{cid}:{port}"),
-            (_, Some(who)) => write!(f, "unix:uid={},pid={}", who.uid, who.pid),
-            _ => f.write_str("any"),
-        }
     }
 }
 

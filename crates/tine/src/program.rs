@@ -1,5 +1,6 @@
 //! A program as a server: what is executed for each client, with which descriptors and variables.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 use std::{error, fmt, io};
@@ -9,7 +10,9 @@ use tine_os::plain;
 use tine_os::socket::Addr;
 
 use crate::addr::Transport;
-use crate::event::Peer;
+use crate::front::proxy::Header;
+use crate::life::admit::RuleId;
+use crate::peer::Peer;
 
 /// A program that serves one client at a time, on its standard input and output.
 ///
@@ -28,6 +31,9 @@ pub struct Program {
     pub(crate) sockets: Sockets,
     pub(crate) stderr: Stderr,
     pub(crate) datagrams: Option<DatagramMode>,
+    /// Other programs, of the rules that name one; and the rule of the next client.
+    pub(crate) variants: BTreeMap<RuleId, Argv>,
+    pub(crate) variant: Option<RuleId>,
 }
 
 /// Sets the variables of one client.
@@ -84,6 +90,10 @@ pub struct Client<'a> {
     pub from_same: usize,
     /// A number that no other connection of this machine has: SO_COOKIE in socket(7).
     pub cookie: u64,
+    /// The balancer that the client came through, and what else it said of the client.
+    pub via: Option<&'a Peer>,
+    /// The PROXY header.
+    pub header: Option<&'a Header>,
 }
 
 /// The environment that a program is started with.
@@ -132,7 +142,8 @@ impl Program {
         environ.set("PATH", PATH);
         environ.fix();
         let (sockets, stderr) = (Sockets::default(), Stderr::default());
-        Ok(Program { argv, environ, describe: None, sockets, stderr, datagrams: None })
+        let (variants, variant) = (BTreeMap::new(), None);
+        Ok(Program { argv, environ, describe: None, sockets, stderr, datagrams: None, variants, variant })
     }
 
     /// Sets a variable for every client, in place of one of that name.

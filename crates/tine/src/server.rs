@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use tine_confine::Plan;
 use tine_os::datagram::Basket;
 use tine_os::limit;
 use tine_os::socket::{self, Addr, Kind};
-use tine_os::{fd, fork};
+use tine_os::{Pid, fd, fork};
 
 use crate::addr::{AddrError, Listen, Transport};
 use crate::change::control::Control;
 use crate::error::{BindError, Error, StartError};
 use crate::event::Event;
+use crate::front::introduction::Balancers;
 use crate::handler::{DatagramHandler, Handler};
+use crate::life::admit::{Limits, OnFull, Rules};
 use crate::life::bind::{self, Listener, Role};
-use crate::life::fork::Workplace;
+use crate::life::end::Deadlines;
+use crate::life::fork::{Birth, Workplace};
 use crate::life::reap::Reports;
-use crate::life::serve::{HandlerService, Service};
-use crate::master::Master;
+use crate::life::serve::{HandlerService, Place, Service};
+use crate::life::tree::{Keep, Orphans, Trees};
+use crate::master::{Manner, Master};
 use crate::mode::each;
 use crate::mode::guard::Guard;
 use crate::mode::peer::Exchange;
 use crate::mode::worker::Work;
 use crate::program::{DatagramMode, Program};
-
-/// Children in all, unless another number is asked for.
-const CHILDREN: usize = 256;
 
 /// How long children have to finish when the server ends, unless another time is asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +44,12 @@ const DESCRIPTORS: u64 = 64;
 /// means now) and the last child has ended.
 pub struct Server {
     listeners: Vec<Listener>,
-    children: usize,
+    limits: Limits,
+    deadlines: Deadlines,
+    balancers: Option<Balancers>,
+    rules_file: Option<PathBuf>,
+    keep: Keep,
+    orphans: Orphans,
     patience: Duration,
     plan: Plan,
     hooks: Vec<Box<dyn Fn()>>,
@@ -62,7 +69,12 @@ impl Server {
     pub fn new() -> Server {
         Server {
             listeners: Vec::new(),
-            children: CHILDREN,
+            limits: Limits::default(),
+            deadlines: Deadlines::default(),
+            balancers: None,
+            rules_file: None,
+            keep: Keep::default(),
+            orphans: Orphans::default(),
             patience: PATIENCE,
             plan: Plan::default(),
             hooks: Vec::new(),
@@ -122,9 +134,59 @@ impl Server {
         self.listeners.iter().map(port).collect()
     }
 
-    /// How many children there may be at once; at the limit clients wait in the kernel's queue. Default 256, least 1.
+    /// How many children there may be at once; at the limit clients wait. Default 256, least 1. A tenth of them is kept for
+    /// networks that have nobody here, and one source has a quarter at most, unless [`Server::limits`] says otherwise.
     pub fn children(mut self, most: usize) -> Server {
-        self.children = most.max(1);
+        self.limits.children = most.max(1);
+        self
+    }
+
+    /// Changes who may come in: see [`Limits`].
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), tine::Error> {
+    /// let server = tine::Server::new().listen("tcp://127.0.0.1:7000")?.limits(|limits| {
+    ///     limits.per_source = Some(4);
+    ///     limits.rate_per_source = Some("10/s:20".parse().expect("it is a rate"));
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Server {
+        change(&mut self.limits);
+        self.limits.children = self.limits.children.max(1);
+        self
+    }
+
+    /// Reads rules from a file beside those of [`Limits::rules`], and again at each SIGHUP: a file with a mistake changes
+    /// nothing then. tine(8) has their form.
+    pub fn rules_file(mut self, path: impl Into<PathBuf>) -> Server {
+        self.rules_file = Some(path.into());
+        self
+    }
+
+    /// Changes how long connections may take, and how they are ended: see [`Deadlines`].
+    pub fn deadlines(mut self, change: impl FnOnce(&mut Deadlines)) -> Server {
+        change(&mut self.deadlines);
+        self
+    }
+
+    /// Every connection begins with a PROXY header, which only these balancers may send; limits, penalties and deadlines are the
+    /// client's that it names.
+    pub fn proxy(mut self, from: Balancers) -> Server {
+        self.balancers = Some(from);
+        self
+    }
+
+    /// By what the processes of a connection are held together, so that all of them end with it.
+    pub fn keep(mut self, keep: Keep) -> Server {
+        self.keep = keep;
+        self
+    }
+
+    /// What becomes of children when the master is killed. Default: they finish.
+    pub fn orphans(mut self, orphans: Orphans) -> Server {
+        self.orphans = orphans;
         self
     }
 
@@ -212,7 +274,7 @@ impl Server {
             exchanges.push((at, theirs, Exchange { idle, guard }, Listener::channel(listener, ours)));
         }
         let events = self.take_events();
-        let mut master = self.master(events)?;
+        let mut master = self.master(true, events)?;
         for (at, channel, exchange, listener) in exchanges {
             master.workers.add(at, Work::Exchange { channel, exchange });
             master.listeners.push(listener);
@@ -231,7 +293,7 @@ impl Server {
             return Err(StartError::Transport { listen: other.name.clone(), advice }.into());
         }
         let (workers, guard, events) = (self.workers, self.guard, self.take_events());
-        let mut master = self.master(events)?;
+        let mut master = self.master(false, events)?;
         let handler = Rc::new(RefCell::new(handler));
         for at in 0..master.listeners.len() {
             for _ in 0..workers {
@@ -255,7 +317,7 @@ impl Server {
             return Err(StartError::Transport { listen: other.name.clone(), advice });
         }
         let (hooks, events) = (std::mem::take(&mut self.hooks), self.take_events());
-        let mut master = self.master(events)?;
+        let mut master = self.master(false, events)?;
         master.control = control;
         serve(master, &mut HandlerService { handler, hooks }, ready)
     }
@@ -265,7 +327,7 @@ impl Server {
     }
 
     /// Checks all that can be checked and opens all that children will need, before the first of them.
-    fn master(self, events: Box<dyn FnMut(&Event<'_>)>) -> Result<Master, StartError> {
+    fn master(mut self, programs: bool, events: Box<dyn FnMut(&Event<'_>)>) -> Result<Master, StartError> {
         if self.listeners.is_empty() {
             return Err(StartError::NoListener);
         }
@@ -274,21 +336,69 @@ impl Server {
             Ok(n) => return Err(StartError::Fork(tine_os::ForkError::Threads(n))),
             Err(why) => return Err(StartError::Fork(tine_os::ForkError::Unknown(why))),
         }
+        let base = self.check()?;
         let system = StartError::system;
         fd::fill_standard().map_err(system("open /dev/null in the place of a closed descriptor"))?;
         // Before any limit of our own is raised: what was inherited is what children are measured by.
         let plan = self.plan.prepare().map_err(StartError::Plan)?;
-        let needed = (self.children + self.listeners.len()) as u64 + DESCRIPTORS;
-        let allowed = limit::raise_nofile(needed).map_err(system("raise the limit on open descriptors"))?;
+        let places = self.limits.places();
+        let lines = if self.balancers.is_some() { self.limits.children } else { 0 };
+        let queued = if matches!(self.limits.on_full, OnFull::Wait) { 0 } else { places };
+        let needed = (self.limits.children + lines + queued + self.listeners.len()) as u64 + DESCRIPTORS;
+        let allowed = limit::raise_nofile(needed + (places - queued) as u64)
+            .map_err(system("raise the limit on open descriptors"))?;
         if allowed < needed {
-            return Err(StartError::Descriptors { children: self.children, needed, allowed });
+            return Err(StartError::Descriptors { children: self.limits.children, needed, allowed });
         }
+        // Where nobody asked for a waiting room, it is as large as there is room for.
+        let held_most = queued + (allowed - needed).min((places - queued) as u64) as usize;
         let reports = Reports::new().map_err(system("make a pipe for reports"))?;
         let null = fd::null().map_err(system("open /dev/null"))?;
         let log = fd::duplicate(std::io::stderr()).map_err(system("duplicate standard error"))?;
-        let workplace = Workplace { plan, null, log, reports };
-        Master::new(self.listeners, workplace, self.children, self.patience, events)
+        let (trees, why) =
+            Trees::new(self.keep, programs).map_err(system("hold the processes of a connection together"))?;
+        let mut events = events;
+        if let Some(why) = &why {
+            events(&Event::Trees { by: trees.name(), why });
+        }
+        let (orphans, master) = (self.orphans, Pid::own());
+        let workplace = Workplace { plan, null, log, reports, trees, orphans, master };
+        let reread = self.rules_file.map(|path| reader(path, base));
+        let manner = Manner {
+            limits: self.limits,
+            deadlines: self.deadlines,
+            patience: self.patience,
+            balancers: self.balancers,
+            reread,
+        };
+        Master::new(self.listeners, workplace, manner, held_most, events)
     }
+
+    /// What cannot go together.
+    fn check(&mut self) -> Result<Rules, StartError> {
+        if self.balancers.is_some() {
+            let no_stream = |listener: &&Listener| listener.transport != Transport::Stream;
+            if let Some(other) = self.listeners.iter().find(no_stream) {
+                let advice = match other.transport {
+                    Transport::Packet => "a PROXY header begins a stream, and this carries records",
+                    _ => "a PROXY header begins a stream, and this carries datagrams",
+                };
+                return Err(StartError::Transport { listen: other.name.clone(), advice });
+            }
+        }
+        let base = self.limits.rules.clone();
+        if let Some(path) = &self.rules_file {
+            self.limits.rules = reader(path.clone(), base.clone())().map_err(StartError::Rules)?;
+        }
+        Ok(base)
+    }
+}
+
+/// Reads rules from a file, to be added to those that are given otherwise.
+fn reader(path: PathBuf, base: Rules) -> Box<dyn FnMut() -> Result<Rules, String>> {
+    Box::new(move || {
+        Rules::read(&path).and_then(|rules| base.clone().and(&rules)).map_err(|why| why.at(&path).to_string())
+    })
 }
 
 fn serve(
@@ -296,7 +406,10 @@ fn serve(
     service: &mut dyn Service,
     ready: impl FnOnce(&Control),
 ) -> Result<(), StartError> {
-    master.open()?;
+    if let Err(why) = master.open(service) {
+        master.give_up();
+        return Err(why);
+    }
     if let Some(control) = &master.control {
         ready(control);
     }
@@ -317,7 +430,11 @@ fn guard_of(listener: &Listener, guard: Guard) -> Guard {
 struct Nobody;
 
 impl Service for Nobody {
-    fn serve(&mut self, _: &Workplace, _: crate::life::bind::Arrival) -> tine_confine::Failure {
+    fn obey(&mut self, _: &Rules) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn serve(&mut self, _: &Workplace, _: &Place<'_>, _: Birth) -> tine_confine::Failure {
         fork::internal("a child for a server that has only workers")
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
 use tine_testkit::server::until_within;
-use tine_testkit::{Stream, children, fds, zombies};
+use tine_testkit::{Stream, children, fds, groups, zombies};
 
 use crate::Result;
 
@@ -82,6 +82,8 @@ pub struct Record {
     pub exit: Option<ExitStatus>,
     /// Processes that outlived the server.
     pub left_behind: Vec<u32>,
+    /// Control groups that did.
+    pub groups: Vec<PathBuf>,
     pub log: Vec<String>,
 }
 
@@ -147,6 +149,7 @@ impl Day {
         }
         record.exit = self.end();
         record.left_behind = left_behind();
+        record.groups = groups::of(self.server.id());
         // Whoever held the log is gone by now, so its reader comes to the end.
         until_within(PATIENCE, || self.stderr.ended());
         record.fault = self.fault();
@@ -190,7 +193,10 @@ impl Day {
         let family = || children(pid).len() + zombies(pid).len();
         until_within(PATIENCE, || (family() == 0).then_some(()));
         record.children = family();
-        record.descriptors = fds(pid).ok().map(|fds| kinds(fds.into_values()));
+        // The name of its control group has its number in it, and one more where that name was taken.
+        let own = format!("/tine-{pid}");
+        let plain = |link: String| if link.contains(&own) { "control group".to_string() } else { link };
+        record.descriptors = fds(pid).ok().map(|fds| kinds(fds.into_values().map(plain)));
     }
 
     /// Waits for the server to end; kills it if it does not.

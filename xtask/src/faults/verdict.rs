@@ -74,6 +74,14 @@ pub fn of(record: &Record, baseline: &Baseline) -> Result<Ending, String> {
     if !record.left_behind.is_empty() {
         return Err(format!("processes outlived the server: {:?}", record.left_behind));
     }
+    if let Some(group) = record.groups.first()
+        && !record.log.iter().any(|line| line.contains("control group"))
+    {
+        return Err(format!(
+            "a control group outlived the server, and nothing tells of it: {}",
+            group.display()
+        ));
+    }
     let Some(exit) = record.exit else { return Err("the server hung and had to be killed".to_string()) };
     let Some(code) = exit.code() else { return Err(format!("the server died: {exit}")) };
     if !record.ready {
@@ -131,7 +139,9 @@ fn lost(record: &Record) -> Result<usize, String> {
 /// Is this a line that tells an operator of a client not served? Lines of everyday life do not.
 fn tells_of_trouble(line: &str) -> bool {
     match line.split_whitespace().next() {
-        None | Some("fault" | "listen" | "accept" | "status" | "drain" | "stop" | "resume") => false,
+        None | Some("fault" | "listen" | "trees" | "accept" | "status" | "drain" | "stop" | "resume") => {
+            false
+        }
         Some("end") => !line.split_whitespace().any(|word| word == "exit=0"),
         Some(_) => true,
     }
@@ -266,6 +276,10 @@ mod tests {
     #[test]
     fn what_is_left_over_is_bad() {
         assert!(bad(&Record { left_behind: vec![7], ..day() }).contains("outlived"));
+        let mut record = Record { groups: vec!["/sys/fs/cgroup/tine-7".into()], ..day() };
+        assert!(bad(&record).contains("a control group outlived"));
+        record.log.push("odd    what=\"remove the control groups\" error=\"x\"".to_string());
+        assert_eq!(of(&record, &baseline()), Ok(Ending::Served));
         assert!(bad(&Record { children: 1, ..day() }).contains("children were left"));
         assert!(bad(&Record { descriptors: Some(holds(3)), ..day() }).contains("leaked"));
     }

@@ -8,9 +8,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
+use tine::admit::{Rule, Who};
 use tine::{
-    DatagramMode, Error, Event, Identity, Limit, Listen, Plan, PlanError, Program, Server, Sockets, Stderr,
-    Transport,
+    Balancers, DatagramMode, Error, Event, Identity, Keep, Limit, Limits, Listen, OnFull, Orphans, Plan,
+    PlanError, Prefixes, Program, Rules, Server, Sockets, Stderr, Transport,
 };
 
 use crate::environ;
@@ -33,12 +34,34 @@ pub fn serve(flags: Serve) -> Outcome {
         None => program,
     };
     let plan = plan(&flags)?;
+    let limits = limits(&flags)?;
     let mut server = Server::new()
-        .children(flags.children)
+        .limits(|all| *all = limits)
+        .deadlines(|all| {
+            all.first_byte = flags.first_byte_timeout.map(|span| span.0);
+            all.idle = flags.idle_timeout.map(|span| span.0);
+            all.whole = flags.time_limit.map(|span| span.0);
+            all.end = flags.end.clone();
+        })
+        .keep(match flags.trees {
+            flags::Trees::Auto => Keep::Auto,
+            flags::Trees::Cgroup => Keep::Cgroup,
+            flags::Trees::Subreaper => Keep::Subreaper,
+        })
+        .orphans(match flags.orphans {
+            flags::Orphans::Finish => Orphans::Finish,
+            flags::Orphans::Die => Orphans::Die,
+        })
         .patience(Duration::from_secs(flags.drain))
         .reply_to_low_ports(flags.reply_to_low_ports)
         .amplification(flags.amplification.unwrap_or(AMPLIFICATION))
         .confine(plan);
+    if let Some(balancers) = balancers(&flags, &listens)? {
+        server = server.proxy(balancers);
+    }
+    if let Some(path) = &flags.rules {
+        server = server.rules_file(path);
+    }
     for listen in &listens {
         server = server.listen_at(listen).map_err(Error::from)?;
     }
@@ -166,6 +189,87 @@ fn datagrams(flags: &Serve, listens: &[Listen]) -> Result<Option<DatagramMode>, 
             DatagramMode::Peer(Duration::from_secs(flags.datagram_idle.unwrap_or(DATAGRAM_IDLE)))
         }
     }))
+}
+
+/// Who may come in.
+fn limits(flags: &Serve) -> Result<Limits, Failure> {
+    let mut limits = Limits::default();
+    limits.children = flags.children;
+    if let Some((count, message)) = &flags.per_source {
+        limits.per_source = Some(*count);
+        limits.per_source_message = message.clone();
+    }
+    if let Some(kept) = flags.reserve.filter(|kept| *kept >= flags.children) {
+        return Err(Failure::operator(format_args!(
+            "--reserve {kept}: of {} children (-c) at least one is for everybody",
+            flags.children
+        )));
+    }
+    if let OnFull::Early { full, .. } = flags.on_full
+        && full > flags.children
+    {
+        return Err(Failure::operator(format_args!(
+            "--on-full: all are refused at {full} children, and there are never more than {} (-c)",
+            flags.children
+        )));
+    }
+    limits.mask = flags.source_mask;
+    limits.reserve = flags.reserve;
+    limits.rate = flags.rate;
+    limits.rate_per_source = flags.rate_per_source;
+    limits.on_full = flags.on_full.clone();
+    limits.penalties = flags.penalty.clone();
+    limits.exempt = flags.penalty_exempt.clone().unwrap_or_default();
+    limits.rules = rules(flags)?;
+    if let Some(path) = &flags.rules {
+        // Before there is a listener; the server reads them itself, now and at each SIGHUP.
+        let both = Rules::read(path).and_then(|others| limits.rules.clone().and(&others));
+        both.map_err(|why| Failure::operator(format_args!("--rules: {}", why.at(path))))?;
+    }
+    Ok(limits)
+}
+
+/// The rules of the command line; with `--allow` and no file, whoever is not named is kept out.
+fn rules(flags: &Serve) -> Result<Rules, Failure> {
+    let mut rules = Rules::default();
+    let named = flags.allow.iter().chain(&flags.deny).any(|who| who == "all");
+    let rest = (!flags.allow.is_empty() && !named && flags.rules.is_none())
+        .then(|| ("--allow", false, "all".to_owned()));
+    let allowed = flags.allow.iter().map(|who| ("--allow", true, who.clone()));
+    let denied = flags.deny.iter().map(|who| ("--deny", false, who.clone()));
+    for (flag, allow, who) in allowed.chain(denied).chain(rest) {
+        let fail = |why: &dyn std::fmt::Display| Failure::operator(format_args!("{flag} {who}: {why}"));
+        let parsed = Who::parse(&who, &user).map_err(|why| fail(&why))?;
+        rules.add(parsed, if allow { Rule::allow() } else { Rule::deny() }).map_err(|why| fail(&why))?;
+    }
+    Ok(rules)
+}
+
+fn user(name: &str) -> Option<u32> {
+    uzers::get_user_by_name(name).map(|user| user.uid())
+}
+
+/// Who may say for whom it speaks.
+fn balancers(flags: &Serve, listens: &[Listen]) -> Result<Option<Balancers>, Failure> {
+    let Some(from) = flags.proxy_from.as_ref().filter(|_| flags.proxy.is_some()) else { return Ok(None) };
+    // Before there is a listener, so that nothing of it is left.
+    if let Some(other) = listens.iter().find(|listen| listen.transport() != Transport::Stream) {
+        let what = if other.transport() == Transport::Packet { "records" } else { "datagrams" };
+        return Err(Failure::operator(format_args!(
+            "--proxy: {other} carries {what}, and a PROXY header begins a stream"
+        )));
+    }
+    let (unix, others): (Vec<_>, Vec<_>) = from.split(',').partition(|word| *word == "unix");
+    let mut balancers = Balancers::default();
+    if !others.is_empty() {
+        let others = others.join(",");
+        let prefixes = others.parse::<Prefixes>();
+        balancers.from =
+            prefixes.map_err(|why| Failure::operator(format_args!("--proxy-from {others}: {why}")))?;
+    }
+    balancers.unix = !unix.is_empty();
+    balancers.timeout = flags.proxy_timeout.map(|span| span.0);
+    Ok(Some(balancers))
 }
 
 /// What the children give up.

@@ -169,6 +169,17 @@ pub fn send(pid: u32, signal: Signal) {
     kill_process(pid, signal).unwrap_or_else(|why| panic!("signal {signal:?} to {pid:?}: {why}"));
 }
 
+/// By what the processes of a connection can be held together here: the values of `--trees`. Says what is left out.
+pub fn ways_to_keep_trees() -> Vec<&'static str> {
+    let server = Server::tine(&["127.0.0.1:0", "--", "true"]);
+    let line = server.wait_log(|line| line.starts_with("listen "));
+    let groups = value(&line, "trees") == Some("cgroup");
+    if !groups {
+        eprintln!("left out, for no control group can be had here: --trees cgroup");
+    }
+    if groups { vec!["subreaper", "cgroup"] } else { vec!["subreaper"] }
+}
+
 /// The processes of a session that have not died.
 pub fn session(leader: u32) -> Vec<u32> {
     const SESSION: usize = 6 - 3; // the sixth field of proc_pid_stat(5), counted from the third
@@ -208,11 +219,17 @@ pub struct Call {
 
 /// What strace has written so far of one call, with whole lines only.
 pub fn calls(trace: &Path, name: &str) -> Vec<Call> {
+    calls_of(trace, &[name])
+}
+
+/// What strace has written so far of several calls, in order.
+pub fn calls_of(trace: &Path, names: &[&str]) -> Vec<Call> {
     let text = fs::read_to_string(trace).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     let call = |line: &str| {
         let (at, text) = line.split_once(' ')?;
-        let mine = text.strip_prefix(name).is_some_and(|rest| rest.starts_with('('));
+        let (name, _) = text.split_once('(')?;
+        let mine = names.contains(&name);
         Some(Call { at: at.parse().ok()?, text: text.to_owned() }).filter(|_| mine)
     };
     whole.lines().filter_map(call).collect()

@@ -2,17 +2,25 @@
 
 use std::io::{self, Write};
 use std::time::Duration;
-use tine::{Event, Server};
+use tine::admit::Reason;
+use tine::{Event, Server, Status};
 
-/// The server that the arguments ask for: `[children=N] [patience=SECONDS] [workers=N] [quiet] [ready=no] ADDR...`. With
-/// `quiet`, connections are not told one by one. Other arguments of the form `name=value` are the fixture's own.
+/// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N] [quiet]
+/// [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other arguments of the form `name=value` are
+/// the fixture's own.
+///
+/// The clients of a test come from one address: it may have all children, and none are kept for others, unless
+/// `per_source` and `reserve` say otherwise.
 ///
 /// It says `ready ADDR...` on standard output when it has taken over the signals, so that a test may send some.
 pub fn server() -> Result<Server, tine::Error> {
     let (mut server, mut quiet, mut says_ready) = (Server::new().children(512), false, true);
+    server = server.limits(|limits| (limits.per_source, limits.reserve) = (Some(usize::MAX), Some(0)));
     for arg in std::env::args().skip(1) {
         server = match arg.split_once('=').unwrap_or((&arg, "")) {
             ("children", most) => server.children(number(most)),
+            ("per_source", most) => server.limits(|limits| limits.per_source = Some(number(most))),
+            ("reserve", count) => server.limits(|limits| limits.reserve = Some(number(count))),
             ("patience", seconds) => server.patience(Duration::from_secs(number(seconds) as u64)),
             ("workers", count) => server.workers(number(count)),
             ("quiet", _) => {
@@ -52,18 +60,20 @@ pub fn value(name: &str) -> Option<String> {
 /// Tells an event in one line and one write, so that what a child writes at the same time does not come between.
 fn tell(event: &Event<'_>) {
     let line = match event {
-        Event::Listening { listener, children, backlog } => {
-            format!("listen {listener} children={children} backlog={backlog}")
+        Event::Listening { listener, children, backlog, trees } => {
+            format!("listen {listener} children={children} backlog={backlog} trees={trees}")
         }
-        Event::Accepted { peer, child, open, most } => {
+        Event::Accepted { peer, child, open, most, .. } => {
             format!("accept peer={peer} child={child} open={open}/{most}")
         }
         Event::Ended { child, outcome, .. } => {
             let (wall, cpu) = (outcome.bill.wall, outcome.bill.user + outcome.bill.system);
             let (ms, cpu_ms, rss_kb) = (wall.as_millis(), cpu.as_millis(), outcome.bill.memory_peak_kib);
-            format!("end    child={child} {} ms={ms} cpu_ms={cpu_ms} rss_kb={rss_kb}", outcome.how)
+            let cause = outcome.cause.map_or(String::new(), |cause| format!(" reason={cause}"));
+            format!("end    child={child} {}{cause} ms={ms} cpu_ms={cpu_ms} rss_kb={rss_kb}", outcome.how)
         }
-        Event::Refused { peer, why } => format!("refuse peer={peer} reason=\"{why}\""),
+        Event::Waiting { peer, place } => format!("wait   peer={peer} place={place}"),
+        Event::Refused { peer, why, .. } => format!("refuse peer={peer} reason={why}"),
         Event::Paused { listener, what, error, pause } => {
             let ms = pause.as_millis();
             format!("pause  listener={listener} reason=\"{what}: {error}\" ms={ms}")
@@ -76,10 +86,7 @@ fn tell(event: &Event<'_>) {
         }
         Event::Truncated { listener } => format!("cut    listener={listener}"),
         Event::Dropped { listener } => format!("drop   listener={listener}"),
-        Event::Status(now) => format!(
-            "status open={}/{} served={} failed={} paused={}",
-            now.open, now.most, now.served, now.failed, now.paused
-        ),
+        Event::Status(now) => status(now),
         Event::Draining { open, patience } => format!("drain  open={open} seconds={}", patience.as_secs()),
         Event::Ending { open, signal } => format!("nudge  open={open} signal={signal}"),
         Event::Stopped { served } => format!("stop   served={served}"),
@@ -87,6 +94,17 @@ fn tell(event: &Event<'_>) {
         other => format!("other  {other:?}"),
     };
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// As the log of `tine serve` has it.
+fn status(now: &Status) -> String {
+    let Status { open, most, waiting, served, failed, paused, refused, .. } = now;
+    let mut line = format!("status open={open}/{most} waiting={waiting} served={served} failed={failed}");
+    line += &format!(" paused={paused} refused={}", refused.sum());
+    for why in Reason::ALL.into_iter().filter(|why| refused.of(*why) > 0) {
+        line += &format!(" refused.{why}={}", refused.of(why));
+    }
+    line
 }
 
 fn number(text: &str) -> usize {

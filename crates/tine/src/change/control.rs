@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use tine_os::{fd, socket};
 
 use crate::event::Status;
+use crate::life::admit::{Reason, Refusals};
 
 /// What the program says to the master, and what it is told.
 pub(crate) const ASK_STATUS: u8 = b's';
@@ -15,8 +16,8 @@ pub(crate) const FAILED: u8 = b'F';
 pub(crate) const STATUS: u8 = b'S';
 pub(crate) const ENDED: u8 = b'E';
 
-/// A tag and five numbers.
-pub(crate) const MESSAGE: usize = 1 + 5 * 8;
+/// A tag, six numbers, and how many were refused for each reason.
+pub(crate) const MESSAGE: usize = 1 + (6 + Reason::ALL.len()) * 8;
 
 /// The master's end of the line.
 #[derive(Debug)]
@@ -70,9 +71,10 @@ impl Control {
     }
 
     fn tell(&self, tag: u8, status: Status) {
-        let Status { open, most, served, failed, paused } = status;
+        let Status { open, most, waiting, refused, served, failed, paused } = status;
         let mut message = [tag; MESSAGE];
-        let numbers = [open as u64, most as u64, served, failed, paused as u64];
+        let numbers = [open as u64, most as u64, waiting as u64, served, failed, paused as u64];
+        let numbers = numbers.into_iter().chain(Reason::ALL.map(|why| refused.of(why)));
         for (place, number) in message[1..].as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
             *place = number.to_ne_bytes();
         }
@@ -99,8 +101,10 @@ pub(crate) fn status(message: &[u8; MESSAGE]) -> Status {
     Status {
         open: number(0) as usize,
         most: number(1) as usize,
-        served: number(2),
-        failed: number(3),
-        paused: number(4) as usize,
+        waiting: number(2) as usize,
+        served: number(3),
+        failed: number(4),
+        paused: number(5) as usize,
+        refused: Refusals::new(std::array::from_fn(|why| number(6 + why))),
     }
 }

@@ -16,8 +16,8 @@ use tine_os::{fd, identity};
 
 use crate::addr::{Listen, Options, Place, Set, Transport, is_dual};
 use crate::error::BindError;
-use crate::event::Peer;
-use crate::life::pause::Pause;
+use crate::life::pause::{Breaker, Pause};
+use crate::peer::Peer;
 
 /// The queue of clients that the kernel keeps, unless another length is asked for. A SYN that finds it full is dropped,
 /// and costs its client a second; the kernel cuts this to net.core.somaxconn.
@@ -37,12 +37,14 @@ pub(crate) struct Listener {
     pub transport: Transport,
     pub backlog: u32,
     pub role: Role,
+    /// The number of the interface that it is bound to, if it is: SO_BINDTODEVICE in socket(7).
+    pub interface: u32,
     /// Rests when accepting or forking fails.
     pub pause: Pause,
     /// Rests when children cannot start.
     pub throttle: Pause,
-    /// A client that was accepted when no child could be made; it is the next one.
-    pub held: Option<Arrival>,
+    /// Slows down when they fail at once.
+    pub breaker: Breaker,
     path: Option<BoundPath>,
 }
 
@@ -122,6 +124,7 @@ fn own(listen: &Listen, addr: &Addr) -> Result<Listener, BindError> {
             socket::set_int(&fd, IntOption::REUSE_ADDRESS, 1).map_err(fail("set SO_REUSEADDR on"))?;
         }
     }
+    reclaim_dead_peers(listen, &fd, kind)?;
     set_options(listen, &fd, &listen.options)?;
     let path = match addr {
         Addr::Path(path) => Some(bind_path(listen, &fd, path, kind)?),
@@ -205,6 +208,9 @@ pub(crate) fn adopt(listen: &Listen, fd: OwnedFd) -> Result<Listener, BindError>
     if kind != Kind::Datagram && !listens {
         return Err(fail(io::Error::other("a connection, not a listener")));
     }
+    if socket::get_int(&fd, IntOption::KEEP_ALIVE).is_ok_and(|on| on == 0) {
+        reclaim_dead_peers(listen, &fd, kind)?;
+    }
     set_options(listen, &fd, &listen.options)?;
     ready(listen, fd, kind)
 }
@@ -229,6 +235,27 @@ fn systemd(listen: &Listen, name: &str) -> Result<Vec<Listener>, BindError> {
             adopt(listen, fd)
         })
         .collect()
+}
+
+/// How a TCP connection whose client is gone without a word is found out: after so many seconds of silence it is asked so
+/// often, each so many seconds after the other; and what was sent may go unacknowledged for so many milliseconds. Connections
+/// take these from their listener. tcp(7), RFC 1122 4.2.3.6, RFC 5482.
+const KEEP_ALIVE: [(IntOption, i32); 5] = [
+    (IntOption::KEEP_ALIVE, 1),
+    (IntOption::KEEP_ALIVE_TIME, 60),
+    (IntOption::KEEP_ALIVE_INTERVAL, 10),
+    (IntOption::KEEP_ALIVE_PROBES, 3),
+    (IntOption::USER_TIMEOUT, 90_000),
+];
+
+/// The defaults, which options may change.
+fn reclaim_dead_peers(listen: &Listen, fd: &OwnedFd, kind: Kind) -> Result<(), BindError> {
+    let inet = matches!(socket::local_addr(fd), Ok(Addr::Inet(_)));
+    for (option, value) in KEEP_ALIVE.iter().filter(|_| kind == Kind::Stream && inet) {
+        socket::set_int(fd, *option, *value)
+            .map_err(|why| BindError::new("set keepalive on", listen, why))?;
+    }
+    Ok(())
 }
 
 fn set_options(listen: &Listen, fd: &OwnedFd, options: &Options) -> Result<(), BindError> {
@@ -268,14 +295,15 @@ fn ready(listen: &Listen, fd: OwnedFd, kind: Kind) -> Result<Listener, BindError
     };
     Ok(Listener {
         name: name(&local, transport),
-        fd,
         local,
         transport,
         backlog,
+        interface: socket::interface(&fd).unwrap_or(0),
+        fd,
         role: if transport == Transport::Datagram { Role::Workers } else { Role::Accept },
         pause: Pause::default(),
         throttle: Pause::default(),
-        held: None,
+        breaker: Breaker::default(),
         path: None,
     })
 }
@@ -308,18 +336,16 @@ impl Listener {
             transport: of.transport,
             backlog: 0,
             role: Role::Channel,
+            interface: 0,
             pause: Pause::default(),
             throttle: Pause::default(),
-            held: None,
+            breaker: Breaker::default(),
             path: None,
         }
     }
 
     /// The next client; `None` when nobody waits.
     pub(crate) fn next(&mut self) -> io::Result<Option<Arrival>> {
-        if let Some(held) = self.held.take() {
-            return Ok(Some(held));
-        }
         let arrival = match self.role {
             Role::Accept => self.accept(),
             Role::Channel => self.receive(),

@@ -1,13 +1,16 @@
 //! Fork: the only place where a child is born.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Instant;
 
-use tine_confine::{Failure, Prepared};
+use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
-use tine_os::{Forked, Pid, fd};
+use tine_os::{Forked, Pid, fd, orphan};
 
+use crate::life::bind::Arrival;
 use crate::life::reap::{Report, Reports};
+use crate::life::tree::{Branch, Orphans, Trees};
 
 /// What every child is given, opened and laid out before the first one.
 #[derive(Debug)]
@@ -16,19 +19,44 @@ pub(crate) struct Workplace {
     pub null: OwnedFd,
     pub log: OwnedFd,
     pub reports: Reports,
+    pub trees: Trees,
+    /// What becomes of children when this process, the master, is killed.
+    pub orphans: Orphans,
+    pub master: Pid,
+}
+
+/// A client on its way into a child of its own.
+#[derive(Debug)]
+pub(crate) struct Birth {
+    pub arrival: Arrival,
+    /// Where the child's processes are held together.
+    pub branch: Branch,
+    /// The child's end of a line on which it says who its client is, where a balancer has to be asked first.
+    pub line: Option<OwnedFd>,
+    /// When the child was about to be born.
+    pub born: Instant,
 }
 
 /// The exit status of a child that could not start; why is in its report.
 pub(crate) const SETUP_FAILED: u8 = 111;
 
-/// Forks. The parent gets the child's id; the child does `task`, which comes back only to say why it could not begin.
+/// Forks, into a control group where one is given. The parent gets the child's id; the child does `task`, which comes back
+/// only to say why it could not begin.
 ///
 /// # Errors
 /// What the kernel says: EAGAIN or ENOMEM.
-pub(crate) fn fork(workplace: &Workplace, task: impl FnOnce(&Workplace) -> Failure) -> io::Result<Pid> {
+pub(crate) fn fork(
+    workplace: &Workplace,
+    group: Option<OwnedFd>,
+    task: impl FnOnce(&Workplace) -> Failure,
+) -> io::Result<Pid> {
     // What stands in our buffer would otherwise be written by the child as well. Nobody reads it: nothing to do.
     let _ = io::stdout().flush();
-    match tine_os::fork() {
+    let forked = match &group {
+        Some(group) => tine_os::fork::fork_into(group.as_fd()),
+        None => tine_os::fork(),
+    };
+    match forked {
         Ok(Forked::Parent(child)) => Ok(child),
         Ok(Forked::Child) => {
             let failure = task(workplace);
@@ -41,12 +69,33 @@ pub(crate) fn fork(workplace: &Workplace, task: impl FnOnce(&Workplace) -> Failu
 }
 
 impl Workplace {
-    /// In a child: enters the plan with `fds` in the places 0, 1, 2 ... and nothing else open.
+    /// In a child: takes its place among the trees and enters the plan, with `fds` in the places 0, 1, 2 ..., the way to
+    /// report, and what is still needed of `birth`; nothing else is open.
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        self.plan.enter(|| fd::place(fds, &[self.reports.child_end()]))
+    pub(crate) fn begin(&self, birth: &Birth, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        self.trees.enter(birth.branch).map_err(Step::Tree.failed())?;
+        let line = birth.line.as_ref().map(|line| [line.as_raw_fd(), birth.arrival.fd.as_raw_fd()]);
+        self.enter(fds, line.as_ref().map_or(&[], |both| both))?;
+        match self.orphans {
+            Orphans::Finish => Ok(()),
+            // After the change of identity, which would undo it: prctl(2), PR_SET_PDEATHSIG.
+            Orphans::Die => orphan::die_with_parent(self.master).map_err(Step::Parent.failed()),
+        }
+    }
+
+    /// In a child: enters the plan with `fds` in the places 0, 1, 2 ..., the way to report and `kept`; nothing else is open.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>], kept: &[RawFd]) -> Result<(), Failure> {
+        // An array, not a vector: nothing on the way from fork to exec asks for memory.
+        let mut keep = [RawFd::MAX; 4];
+        let all = self.reports.child_ends().into_iter().chain(kept.iter().copied());
+        let count = keep.iter_mut().zip(all).map(|(place, number)| *place = number).count();
+        keep[..count].sort_unstable();
+        self.plan.enter(|| fd::place(fds, &keep[..count]))
     }
 
     /// In a child that runs code of an author: the way to report is closed too, and `exit(3)` runs nothing of the master's.

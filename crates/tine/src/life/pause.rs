@@ -4,6 +4,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::life::admit::Rate;
+use crate::life::admit::bucket::Bucket;
+
 /// The first rest, and the longest.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(10);
 pub(crate) const LONGEST: Duration = Duration::from_secs(1);
@@ -49,6 +52,67 @@ impl Pause {
     }
 }
 
+/// Slows births down at a listener whose children fail one like the other, as soon as they are born: a program that cannot
+/// work is not worth a processor. It goes on being tried, so that it is seen when it works again.
+#[derive(Debug, Default)]
+pub(crate) struct Breaker {
+    /// Failures without anything better in between, and when the last was.
+    row: u32,
+    last: Option<Instant>,
+    since: Option<Instant>,
+    pace: Bucket,
+}
+
+impl Breaker {
+    /// So many in a row are no chance.
+    const ROW: u32 = 100;
+
+    /// How many children may be born then.
+    const PACE: Rate = Rate { count: 100, per: Duration::from_secs(1), burst: 10 };
+
+    /// Who has lived as long has not failed at once; and when there was no failure for so long, it is over.
+    pub(crate) const QUICK: Duration = Duration::from_secs(1);
+
+    /// A child has failed at once. `true` when births are slowed down from now on.
+    pub(crate) fn fail(&mut self, now: Instant) -> bool {
+        self.row = if self.is_over(now) { 1 } else { self.row.saturating_add(1) };
+        self.last = Some(now);
+        let trips = self.row >= Breaker::ROW && self.since.is_none();
+        if trips {
+            self.since = Some(now);
+        }
+        trips
+    }
+
+    /// A child has done better. Tells how long births were slowed down, if they were.
+    pub(crate) fn work(&mut self, now: Instant) -> Option<Duration> {
+        let since = std::mem::take(self).since?;
+        Some(now.saturating_duration_since(since))
+    }
+
+    /// A child is about to be born.
+    pub(crate) fn birth(&mut self, now: Instant) {
+        if self.is_tripped() {
+            self.pace.take(Breaker::PACE, now);
+        }
+    }
+
+    /// When the next child may be born, if not now.
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
+        self.pace.until(Breaker::PACE, now).filter(|_| self.is_tripped())
+    }
+
+    /// Whether births are slowed down.
+    pub(crate) fn is_tripped(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Whether nobody has failed for so long that there must be some who do not.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.saturating_duration_since(last) >= Breaker::QUICK)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +130,37 @@ mod tests {
         assert_eq!(rests, [10, 20, 40, 80, 160, 320, 640, 1000, 1000, 1000]);
         assert!(pause.work(now).is_some() && pause.work(now).is_none());
         assert_eq!(pause.fail(now), Some(SHORTEST), "after a success it is news again");
+    }
+
+    #[test]
+    fn a_hundred_failures_in_a_row_slow_births_down_and_one_success_ends_that() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!((1..Breaker::ROW).all(|_| !breaker.fail(at(0))), "99 are chance");
+        assert_eq!(breaker.work(at(0)), None);
+        assert!((1..Breaker::ROW).all(|_| !breaker.fail(at(0))), "99 again");
+        assert!(!breaker.is_tripped() && breaker.until(at(0)).is_none());
+        assert!(breaker.fail(at(0)) && !breaker.fail(at(0)), "the hundredth is news, and no other");
+        let births = (0..1000).filter(|ms| {
+            let free = breaker.until(at(*ms)).is_none();
+            if free {
+                breaker.birth(at(*ms));
+                breaker.fail(at(*ms));
+            }
+            free
+        });
+        assert!((100..=110).contains(&births.count()));
+        assert_eq!(breaker.work(at(1000)), Some(Duration::from_secs(1)));
+        assert_eq!(breaker.until(at(1000)), None);
+    }
+
+    #[test]
+    fn failures_that_are_long_ago_do_not_count() {
+        let (mut breaker, start) = (Breaker::default(), Instant::now());
+        for n in 0..1000 {
+            assert!(!breaker.fail(start + Breaker::QUICK * n));
+        }
+        assert!(breaker.is_over(start + Breaker::QUICK * 1000));
     }
 
     #[test]

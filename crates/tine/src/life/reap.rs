@@ -1,24 +1,27 @@
-//! Reap: a death becomes an outcome with its bill; the slot is free; what the child started is gone too.
+//! Reap: a death becomes an outcome with its bill; the slot is free; the source may earn a penalty.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tine_confine::{Failure, Step};
-use tine_os::signal::{self, Signal};
 use tine_os::wait::Ended;
 use tine_os::{Pid, fd};
 
 use crate::event::{Bill, How, Outcome};
+use crate::life::admit::Fault;
+use crate::life::end::Cause;
 
-/// How children that cannot start say why: one pipe for all of them, written before any client's byte is read and
-/// closed before any other code runs. A message is smaller than PIPE_BUF, so it arrives whole (pipe(7)).
+/// How children that cannot start say why: one pipe for all of them, closed before any code but ours runs. A message is
+/// smaller than PIPE_BUF, so it arrives whole (pipe(7)). A second pipe takes what need not be heard at once, so that
+/// nobody is woken for it.
 #[derive(Debug)]
 pub(crate) struct Reports {
     read: OwnedFd,
     write: OwnedFd,
+    read_later: OwnedFd,
+    write_later: OwnedFd,
 }
 
 /// What a process of ours tells the master about itself.
@@ -26,6 +29,10 @@ pub(crate) struct Reports {
 pub(crate) enum Report {
     /// It cannot start.
     Failed(Failure),
+    /// It has begun to serve, this long after the fork.
+    Ready(Duration),
+    /// Behind its header the client had said something.
+    Spoken,
     /// A worker has begun; the one before it had a datagram in hand, which is lost, or not.
     Begun {
         /// Whether.
@@ -42,18 +49,20 @@ const MESSAGE: usize = 12;
 const BEGUN: i32 = 100;
 const TRUNCATED: i32 = 101;
 const DROPPED: i32 = 102;
+const SET_UP: i32 = 103;
+const SPOKEN: i32 = 104;
 
 impl Reports {
     pub(crate) fn new() -> io::Result<Reports> {
-        let (read, write) = fd::pipe()?;
+        let ((read, write), (read_later, write_later)) = (fd::pipe()?, fd::pipe()?);
         // Out of the way of what is placed in a child.
-        let write = fd::duplicate_high(write)?;
-        Ok(Reports { read, write })
+        let (write, write_later) = (fd::duplicate_high(write)?, fd::duplicate_high(write_later)?);
+        Ok(Reports { read, write, read_later, write_later })
     }
 
-    /// The descriptor that a child needs until it has started.
-    pub(crate) fn child_end(&self) -> RawFd {
-        self.write.as_raw_fd()
+    /// The descriptors that a child needs until it has started.
+    pub(crate) fn child_ends(&self) -> [RawFd; 2] {
+        [self.write.as_raw_fd(), self.write_later.as_raw_fd()]
     }
 
     /// In a child. A full pipe loses the report; that a set-up failed, the exit status still tells.
@@ -63,6 +72,8 @@ impl Reports {
             Report::Begun { lost } => (BEGUN, i32::from(*lost)),
             Report::Truncated => (TRUNCATED, 0),
             Report::Dropped => (DROPPED, 0),
+            Report::Spoken => (SPOKEN, 0),
+            Report::Ready(after) => (SET_UP, i32::try_from(after.as_micros()).unwrap_or(i32::MAX)),
         };
         let mut message = [0; MESSAGE];
         for (place, number) in
@@ -70,18 +81,31 @@ impl Reports {
         {
             *place = number.to_ne_bytes();
         }
-        let _ = fd::write(self.write.as_fd(), &message);
+        let pipe = if matches!(report, Report::Ready(_)) { &self.write_later } else { &self.write };
+        let _ = fd::write(pipe, &message);
     }
 
     /// In the master: what was reported since the last time, believed only where it makes sense.
     pub(crate) fn collect(&self, found: &mut Vec<(Pid, Report)>, known: impl Fn(Pid) -> bool) {
+        Reports::drain(&self.read, found, known);
+    }
+
+    /// The same of what was not to be heard at once.
+    pub(crate) fn collect_later(&self, found: &mut Vec<(Pid, Report)>, known: impl Fn(Pid) -> bool) {
+        Reports::drain(&self.read_later, found, known);
+    }
+
+    fn drain(pipe: &OwnedFd, found: &mut Vec<(Pid, Report)>, known: impl Fn(Pid) -> bool) {
         let mut bytes = [0; MESSAGE * 64];
-        while let Ok(length @ 1..) = fd::read(self.read.as_fd(), &mut bytes) {
+        while let Ok(length @ 1..) = fd::read(pipe, &mut bytes) {
             for message in bytes[..length].as_chunks::<MESSAGE>().0 {
                 let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| message[at + i]));
                 if let Some(pid) = Pid::from_raw(number(0)).filter(|pid| known(*pid)) {
                     found.extend(Report::read(number(4), number(8)).map(|report| (pid, report)));
                 }
+            }
+            if length < bytes.len() {
+                return;
             }
         }
     }
@@ -93,6 +117,8 @@ impl Report {
             BEGUN => Some(Report::Begun { lost: value != 0 }),
             TRUNCATED => Some(Report::Truncated),
             DROPPED => Some(Report::Dropped),
+            SPOKEN => Some(Report::Spoken),
+            SET_UP => Some(Report::Ready(Duration::from_micros(value.try_into().ok()?))),
             step => {
                 let step = u8::try_from(step).ok().and_then(Step::from_number)?;
                 let error = match value {
@@ -111,80 +137,8 @@ impl AsFd for Reports {
     }
 }
 
-/// Process groups that children have left somebody in when they ended.
-///
-/// Who is left may be finishing: ucspi-tcp's `recordio` has its program as the child, and passes the last answer on when
-/// that has ended. So a group is killed a little later, not at once.
-#[derive(Debug, Default)]
-pub(crate) struct Leftovers {
-    groups: VecDeque<(Pid, Instant)>,
-    asked: Option<Instant>,
-}
-
-impl Leftovers {
-    /// How long those who are left may take.
-    const GRACE: Duration = Duration::from_secs(2);
-
-    /// How often they are asked about. A group's number is its own for as long as it has a member, and so soon after the
-    /// last one has ended no other process has come by it.
-    const ASKING: Duration = Duration::from_millis(50);
-
-    /// How many groups are waited for; the one that has waited longest is killed for another.
-    const MOST: usize = 256;
-
-    /// Notes the group of a child that was just waited for, if somebody is left in it.
-    pub(crate) fn note(&mut self, leader: Pid, now: Instant) -> io::Result<()> {
-        if matches!(signal::is_group(leader), Ok(false)) {
-            return Ok(());
-        }
-        self.groups.push_back((leader, now + Leftovers::GRACE));
-        if self.groups.len() > Leftovers::MOST { self.kill_first() } else { Ok(()) }
-    }
-
-    /// Forgets those who have finished, and kills those whose time is over.
-    pub(crate) fn tick(&mut self, now: Instant) -> io::Result<()> {
-        if self.until(now).is_none_or(|until| until > now) {
-            return Ok(());
-        }
-        self.asked = Some(now);
-        self.groups.retain(|(leader, _)| !matches!(signal::is_group(*leader), Ok(false)));
-        while self.groups.front().is_some_and(|(_, until)| *until <= now) {
-            self.kill_first()?;
-        }
-        Ok(())
-    }
-
-    /// Kills all of them now.
-    pub(crate) fn kill(&mut self) -> io::Result<()> {
-        while !self.groups.is_empty() {
-            self.kill_first()?;
-        }
-        Ok(())
-    }
-
-    /// When to tick next.
-    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
-        let (_, until) = self.groups.front()?;
-        let asking = self.asked.map_or(now, |asked| asked + Leftovers::ASKING);
-        Some((*until).min(asking))
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty()
-    }
-
-    fn kill_first(&mut self) -> io::Result<()> {
-        let Some((leader, _)) = self.groups.pop_front() else { return Ok(()) };
-        match signal::send_group(leader, Signal::KILL) {
-            // All that is left belongs to somebody else: a program that became another user.
-            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            other => other,
-        }
-    }
-}
-
 /// What a death means.
-pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, born: Instant, now: Instant) -> Outcome {
+pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, wall: Duration) -> Outcome {
     let how = match (failure, ended.status.signal()) {
         (Some(failure), _) => How::Setup(failure.step, failure.error),
         (None, Some(signal)) => How::Signal(signal),
@@ -192,15 +146,35 @@ pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, born: Instant, now
     };
     let usage = ended.usage;
     let bill = Bill {
-        wall: now.saturating_duration_since(born),
+        wall,
+        waited: Duration::ZERO,
+        setup: None,
         user: usage.user,
         system: usage.system,
         memory_peak_kib: usage.memory_peak_kib,
         faults_major: usage.faults_major,
         faults_minor: usage.faults_minor,
-        switches: usage.switches_voluntary + usage.switches_forced,
+        switches_voluntary: usage.switches_voluntary,
+        switches_forced: usage.switches_forced,
     };
-    Outcome { how, bill }
+    Outcome { how, cause: None, bill }
+}
+
+/// What a client did by whose doing its child has ended so; `None` when it is nobody's fault. `panics`: whether status 101
+/// is a panic.
+pub(crate) fn fault(outcome: &Outcome, panics: bool) -> Option<Fault> {
+    // Signals by which a program dies of what it does itself: signal(7).
+    const CRASHES: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
+    const SIGPIPE: i32 = 13;
+    match (outcome.cause, &outcome.how) {
+        (Some(Cause::Gone), _) => None,
+        (Some(_), _) => Some(Fault::Timeout),
+        (None, How::Exit(0) | How::Setup(..) | How::Signal(SIGPIPE)) => None,
+        (None, How::Exit(101)) if panics => Some(Fault::Crash),
+        (None, How::Exit(status)) => Some(Fault::Exit(*status)),
+        (None, How::Signal(signal)) if CRASHES.contains(signal) => Some(Fault::Crash),
+        (None, How::Signal(_)) => Some(Fault::Signal),
+    }
 }
 
 /// Whether a lent socket still has datagrams for the next child.

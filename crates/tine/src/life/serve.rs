@@ -1,32 +1,58 @@
 //! Serve: what a child does with its client, be it a handler or a program.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
+use std::time::Duration;
 
 use tine_confine::{Failure, Step};
 use tine_os::exec::exec;
+use tine_os::fd;
 use tine_os::fork::exit;
-use tine_os::{fd, socket};
+use tine_os::socket::{self, Addr};
 
 use crate::addr::Transport;
 use crate::conn::Conn;
+use crate::front::introduction::introduce;
 use crate::handler::Handler;
+use crate::life::admit::{Rule, RuleId, Rules};
 use crate::life::bind::Arrival;
-use crate::life::fork::Workplace;
+use crate::life::fork::{Birth, Workplace};
+use crate::life::reap::Report;
+use crate::peer::Peer;
 use crate::program::{Client, Program, Sockets, Stderr, Variables};
 
 /// What children do.
 pub(crate) trait Service {
-    /// In the master, before the fork: lays out what this client's child will need.
-    fn prepare(&mut self, _arrival: &Arrival, _transport: Transport, _from_same: usize) {}
+    /// In the master, before the fork: lays out what this client's child will need; in the child, where only that finds
+    /// out who the client is.
+    fn prepare(&mut self, _client: &Client<'_>, _rule: Option<(RuleId, &Rule)>) {}
+
+    /// In the master: takes what rules say of its children, or says why it cannot.
+    fn obey(&mut self, rules: &Rules) -> Result<(), String>;
 
     /// In the child; comes back only to say what failed before it could begin.
-    fn serve(&mut self, workplace: &Workplace, arrival: Arrival) -> Failure;
+    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure;
+
+    /// Whether exit status 101 is a panic of our own code's.
+    fn panics(&self) -> bool {
+        false
+    }
+}
+
+/// What a child needs to know of the server that it serves for.
+pub(crate) struct Place<'a> {
+    pub transport: Transport,
+    pub rules: &'a Rules,
+    /// How long a balancer has to say who its client is.
+    pub timeout: Duration,
+    /// Whether the child is to tell that its client had said something when it was named.
+    pub signs: bool,
 }
 
 /// A handler's children: 0 is `/dev/null`, 1 and 2 the log, 3 the client.
@@ -36,24 +62,59 @@ pub(crate) struct HandlerService<H> {
 }
 
 impl<H: Handler> Service for HandlerService<H> {
-    fn serve(&mut self, workplace: &Workplace, arrival: Arrival) -> Failure {
-        let Arrival { fd, peer, local } = arrival;
-        // Its number will belong to nobody when it has been placed, so nobody may close it.
-        let fd = ManuallyDrop::new(fd);
-        let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), fd.as_fd()];
-        if let Err(failure) = workplace.enter(&fds) {
+    fn obey(&mut self, rules: &Rules) -> Result<(), String> {
+        match rules.iter().find(|(_, rule)| rule.exec.is_some() || !rule.env.is_empty()) {
+            None => Ok(()),
+            Some((who, _)) => Err(format!("the rule for {who} has env or exec, and those are for programs")),
+        }
+    }
+
+    fn panics(&self) -> bool {
+        true
+    }
+
+    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure {
+        // Its numbers will belong to nobody when they have been placed, so nobody may close them.
+        let mut birth = ManuallyDrop::new(birth);
+        let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), birth.arrival.fd.as_fd()];
+        if let Err(failure) = workplace.begin(&birth, &fds) {
             return failure;
         }
-        match workplace.settle(fds.len()).and_then(|()| fd::placed(3)) {
+        let mut header = None;
+        if let Some(line) = &birth.line {
+            let Arrival { fd, peer, local } = &birth.arrival;
+            match introduce(fd.as_fd(), line.as_fd(), place.timeout, (peer, local)) {
+                Err(why) => return Step::Introduction.failed()(why),
+                Ok(known) => {
+                    tell_signs(workplace, place, fd.as_fd());
+                    header = Some(known.header);
+                    (birth.arrival.peer, birth.arrival.local) = (known.peer, known.local);
+                }
+            }
+        }
+        let nobody = Peer { addr: Addr::Unnamed, credentials: None };
+        let peer = std::mem::replace(&mut birth.arrival.peer, nobody);
+        let local = std::mem::replace(&mut birth.arrival.local, Addr::Unnamed);
+        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
+        match workplace.settle(4).and_then(|()| fd::placed(3)) {
             Err(why) => Step::Descriptors.failed()(why),
             Ok(fd) => run(|| {
                 self.hooks.iter().for_each(|hook| hook());
                 match self.handler.prepare() {
-                    Ok(()) => self.handler.serve(Conn::new(fd, peer, local)).report(),
+                    Ok(()) => self.handler.serve(Conn::new(fd, peer, local, header)).report(),
                     Err(why) => Err::<Infallible, _>(why).report(),
                 }
             }),
         }
+    }
+}
+
+/// In a child that knows its client: tells whether something came behind the header, where the master cannot know it.
+fn tell_signs(workplace: &Workplace, place: &Place<'_>, conn: BorrowedFd<'_>) {
+    let mut ready = Vec::new();
+    if place.signs && fd::wait_readable(&[conn], Some(Duration::ZERO), &mut ready).is_ok() && ready == [true]
+    {
+        workplace.reports.send(&Report::Spoken);
     }
 }
 
@@ -77,23 +138,36 @@ fn number(code: ExitCode) -> u8 {
 }
 
 impl Service for Program {
-    fn prepare(&mut self, arrival: &Arrival, transport: Transport, from_same: usize) {
+    fn prepare(&mut self, client: &Client<'_>, rule: Option<(RuleId, &Rule)>) {
         self.environ.reset();
+        self.variant = rule.map(|(id, _)| id);
         if let Some(describe) = &mut self.describe {
-            let Arrival { fd, peer, local } = arrival;
-            let cookie = socket::cookie(fd).unwrap_or(0);
-            let client = Client { peer, local, transport, from_same, cookie };
-            describe(&mut Variables(&mut self.environ), &client);
+            describe(&mut Variables(&mut self.environ), client);
+        }
+        for (name, value) in rule.iter().flat_map(|(_, rule)| &rule.env) {
+            self.environ.put_over(name, value);
         }
         self.environ.seal();
     }
 
-    fn serve(&mut self, workplace: &Workplace, arrival: Arrival) -> Failure {
-        // As above: its number is closed when the descriptors have been placed, and exec may still fail.
-        let arrival = ManuallyDrop::new(arrival);
-        // Its number is closed when the descriptors are placed, so nobody may close it again.
-        let arrival = ManuallyDrop::new(arrival);
-        let client = arrival.fd.as_fd();
+    fn obey(&mut self, rules: &Rules) -> Result<(), String> {
+        let mut variants = BTreeMap::new();
+        for (who, rule) in rules.iter() {
+            let id = rules.about(&who);
+            if let Some((name, args)) = rule.exec.as_ref().and_then(|words| words.split_first()) {
+                let other = Program::new(name, args)
+                    .map_err(|why| format!("the rule for {who} (line {}): {why}", rule.line))?;
+                variants.extend(id.map(|id| (id, other.argv)));
+            }
+        }
+        self.variants = variants;
+        Ok(())
+    }
+
+    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure {
+        // As above: its numbers are closed when the descriptors have been placed, and exec may still fail.
+        let birth = ManuallyDrop::new(birth);
+        let client = birth.arrival.fd.as_fd();
         let errors = match self.stderr {
             Stderr::Log => workplace.log(),
             Stderr::Socket => client,
@@ -105,9 +179,30 @@ impl Service for Program {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
-        match workplace.enter(fds) {
-            Err(failure) => failure,
-            Ok(()) => Step::Exec.failed()(exec(&self.argv, &mut self.environ)),
+        if let Err(failure) = workplace.begin(&birth, fds) {
+            return failure;
         }
+        if let Some(line) = &birth.line {
+            let Arrival { fd, peer, local } = &birth.arrival;
+            let known = match introduce(fd.as_fd(), line.as_fd(), place.timeout, (peer, local)) {
+                Err(why) => return Step::Introduction.failed()(why),
+                Ok(known) => known,
+            };
+            tell_signs(workplace, place, fd.as_fd());
+            let rule = place.rules.of(&known.peer);
+            let client = Client {
+                peer: &known.peer,
+                local: &known.local,
+                transport: place.transport,
+                from_same: known.from_same,
+                cookie: socket::cookie(fd).unwrap_or(0),
+                via: Some(peer),
+                header: Some(&known.header),
+            };
+            self.prepare(&client, rule);
+        }
+        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
+        let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
+        Step::Exec.failed()(exec(argv, &mut self.environ))
     }
 }

@@ -24,23 +24,29 @@ pub(crate) fn run(master: &mut Master, service: &mut dyn Service) -> Result<(), 
     // Waits for clients, deaths and signals alike. At the limit the listeners are left out: the kernel's queue is the
     // waiting room then, and it costs nobody anything.
     while let Some(listeners) = master.wait()? {
-        // TERM or INT: nobody new, whoever is here may finish. A second one means now.
-        master.heed_signals();
+        // TERM or INT: nobody new, whoever is here may finish. A second one means now. Deadlines that are over, too.
+        master.heed_signals(service);
 
         // A death becomes an outcome with its bill; its slot is free for whoever waits.
         while let Some(child) = master.next_dead() {
-            master.reap(child);
+            master.reap(child, service);
         }
+
+        // A child that was sent by a balancer has found out who its client is: is that one to be let in?
+        master.hear_names();
+        // Those who wait in turn come before those who arrive.
+        master.call_waiting(service);
 
         for listener in listeners {
             for _ in 0..CLIENTS_A_TURN {
-                if !master.has_room() {
+                if !master.has_room(listener) {
                     break;
                 }
                 let Some(client) = master.accept(listener) else { break };
-                // In the child this does not come back: it closes what is the master's, serves, and exits. The master
-                // closes its copy of the connection at once, so that the client sees the end when the child ends.
-                master.fork(listener, client, service);
+                // It is refused, waits, or is forked a child. In the child this does not come back: it closes what is the
+                // master's, serves, and exits. The master closes its copy of the connection at once, so that the client
+                // sees the end when the child ends.
+                master.admit(listener, client, service);
             }
         }
     }

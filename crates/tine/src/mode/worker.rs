@@ -82,7 +82,7 @@ impl Workers {
         let worker = &mut self.all[at];
         (worker.born, worker.due) = (now, Some(now + TOO_SOON * 10));
         let (listener, life) = (&listeners[worker.listener], &self.life.0);
-        let pid = fork(workplace, |workplace| worker.work.begin(&Bench { workplace, listener, life }))?;
+        let pid = fork(workplace, None, |workplace| worker.work.begin(&Bench { workplace, listener, life }))?;
         (worker.pid, worker.due) = (Some(pid), None);
         Ok(pid)
     }

@@ -1,0 +1,49 @@
+//! A program that fails as soon as it is born costs little, and is served again by itself when it is mended.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use support::{Folder, calls, traced};
+use tine_testkit::{ask, echo_line};
+
+#[test]
+fn a_program_that_fails_at_once_is_not_started_as_often_as_clients_come_and_comes_back_when_mended() {
+    let folder = Folder::new();
+    let program = folder.program("program", "#!/bin/sh\nexit 1\n");
+    let trace = folder.file("trace");
+    let options = ["-e", "trace=clone,clone3", "-e", "signal=none"];
+    let server = traced(&trace, &options, &["127.0.0.1:0", "-C", "256", "--", &program]);
+    let address = server.addr(0).to_owned();
+    let slowed =
+        |line: &str| line.starts_with("pause") && line.contains("children fail as soon as they are born");
+
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // Whether it is told the end or a reset is the program's affair, and it is none.
+                    let _ = ask(&address, b"");
+                }
+            });
+        }
+        server.wait_log(slowed);
+        let births = || calls(&trace, "clone3");
+        let from = births().last().map_or(0.0, |call| call.at);
+        // Three seconds' worth of births at the most that there may be.
+        tine_testkit::server::until("births", || {
+            births().last().is_some_and(|call| call.at > from + 3.0).then_some(())
+        });
+        let after: Vec<_> =
+            births().into_iter().filter(|call| call.at > from && call.at <= from + 3.0).collect();
+        assert!((30..=350).contains(&after.len()), "{} births in three seconds", after.len());
+        folder.program("program", "#!/bin/sh\nexec cat\n");
+        server.wait_log(|line| line.starts_with("resume"));
+        over.store(true, Ordering::Relaxed);
+    });
+    echo_line(&address, "mended").unwrap();
+    assert_eq!(server.status().paused, 0);
+    assert!(server.stop().success());
+}

@@ -1,0 +1,14 @@
+//! What takes processes to be seen: signals, connections that a child holds, orphans and control groups.
+
+#![forbid(unsafe_code)]
+
+mod cgroups;
+mod orphans;
+mod signals;
+mod support;
+mod watched;
+
+fn main() {
+    let tests = [signals::TESTS, watched::TESTS, orphans::TESTS, cgroups::TESTS].concat();
+    support::main(&tests, cgroups::tidy_up);
+}

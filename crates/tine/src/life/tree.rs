@@ -1,0 +1,423 @@
+//! Tree: all that a connection's child has started, which ends with the connection.
+//!
+//! Where a control group can be had (cgroups(7), version 2), each child begins in a leaf of its own, from a pool: whatever
+//! it starts is in it too, whichever session or parent that finds itself, and cgroup.kill ends all of it at once.
+//! Elsewhere each child is the subreaper of what it starts (prctl(2), PR_SET_CHILD_SUBREAPER): orphans become its
+//! children, and when it ends, ours, which are found and killed one generation after the other. The first is airtight; the
+//! second is outrun by a program that forks faster than it is looked for.
+//!
+//! What is left when a child ends may be finishing: ucspi-tcp's `recordio` has its program as the child, and passes the
+//! last answer on when that has ended. So it has [`Trees::GRACE`], unless the connection was ended by force.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use tine_os::cgroup::Parent;
+use tine_os::signal::{self, Signal};
+use tine_os::{Pid, orphan};
+
+/// How the processes of a connection are held together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keep {
+    /// By a control group where one can be had, else by subreapers.
+    #[default]
+    Auto,
+    /// By a control group; without one the server does not start.
+    Cgroup,
+    /// By subreapers.
+    Subreaper,
+}
+
+/// What becomes of children when the master is killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Orphans {
+    /// They finish.
+    #[default]
+    Finish,
+    /// They die: with control groups they and all that they have started, else they alone.
+    Die,
+}
+
+/// The trees of a server.
+#[derive(Debug)]
+pub(crate) struct Trees {
+    by: By,
+    /// Those that are left of connections whose child has ended, and until when they may stay.
+    left: Left,
+    /// When to look at them again.
+    look: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum By {
+    Cgroup(Pool),
+    Subreaper,
+    Nothing,
+}
+
+/// Leaves that may be used again: making one costs ten times as much.
+#[derive(Debug)]
+struct Pool {
+    parent: Parent,
+    /// The process that has made it.
+    owner: Pid,
+    free: Vec<u32>,
+    /// Numbers of leaves that were killed and removed since: to be made again.
+    gone: Vec<u32>,
+    /// Leaves in which something was killed, and in which no child can be born any more: see [`Parent::open_leaf`].
+    spent: BTreeSet<u32>,
+    /// Numbers that were given out so far.
+    known: u32,
+}
+
+/// Who is left, by leaf or by process.
+#[derive(Debug, Default)]
+struct Left {
+    leaves: VecDeque<(u32, Instant)>,
+    orphans: BTreeMap<Pid, Instant>,
+    strangers: BTreeSet<Pid>,
+    /// Until when those may stay who are found next. It cannot be told whose they were, so it is as long as what any of those
+    /// has left may stay that have ended since the last look; `None`: nobody has.
+    heirs: Option<Instant>,
+    /// Those who were below something when it was killed, and until when that is remembered: they have no time, whoever
+    /// else has ended since.
+    doomed: BTreeMap<Pid, Instant>,
+}
+
+/// The place of one child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Branch {
+    /// Leaf number.
+    Leaf(u32),
+    /// It is its own subreaper.
+    Own,
+}
+
+impl Trees {
+    /// How long those who are left may take.
+    pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+    /// How often they are looked at.
+    const LOOKING: Duration = Duration::from_millis(50);
+
+    /// How often, while they are being killed.
+    const KILLING: Duration = Duration::from_millis(5);
+
+    /// Makes ready for children, which are programs or not. Also gives why there is no control group, where there might have
+    /// been one.
+    pub(crate) fn new(keep: Keep, programs: bool) -> io::Result<(Trees, Option<io::Error>)> {
+        let (by, why) = match keep {
+            Keep::Subreaper => (By::Subreaper, None),
+            // A handler's child is made by the C library's fork, which knows no groups, and moving it afterwards can take
+            // twenty milliseconds: see `tine_os::fork::fork_into`.
+            Keep::Cgroup if !programs => {
+                let why = "control groups are for the children of programs, not of handlers";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+            }
+            Keep::Auto if !programs => (By::Subreaper, None),
+            Keep::Cgroup => (By::Cgroup(Pool::new()?), None),
+            Keep::Auto => match Pool::new() {
+                Ok(pool) => (By::Cgroup(pool), None),
+                Err(why) => (By::Subreaper, Some(why)),
+            },
+        };
+        let mut trees = Trees { by, left: Left::default(), look: None };
+        if let By::Subreaper = trees.by {
+            // Whoever was a child of this process before the server began is no orphan of any connection.
+            let mut strangers = Vec::new();
+            match orphan::become_subreaper().and_then(|()| orphan::children(&mut strangers)) {
+                Ok(()) => trees.left.strangers.extend(strangers),
+                // A kernel without CONFIG_PROC_CHILDREN: the child's own group is all that can be reached.
+                Err(why) if keep == Keep::Auto => {
+                    trees.by = By::Nothing;
+                    return Ok((trees, Some(why)));
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        Ok((trees, why))
+    }
+
+    /// By what they are held together: `cgroup`, `subreaper` or `nothing`.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.by {
+            By::Cgroup(_) => "cgroup",
+            By::Subreaper => "subreaper",
+            By::Nothing => "nothing",
+        }
+    }
+
+    /// A place for the next child, and the group that it is to be born in.
+    pub(crate) fn grow(&mut self) -> io::Result<(Branch, Option<OwnedFd>)> {
+        let By::Cgroup(pool) = &mut self.by else { return Ok((Branch::Own, None)) };
+        let leaf = pool.take()?;
+        match pool.parent.open_leaf(leaf) {
+            Ok(group) => Ok((Branch::Leaf(leaf), Some(group))),
+            Err(why) => {
+                pool.free.push(leaf);
+                Err(why)
+            }
+        }
+    }
+
+    /// The place of a child that was not born after all.
+    pub(crate) fn spare(&mut self, branch: Branch) {
+        if let (By::Cgroup(pool), Branch::Leaf(leaf)) = (&mut self.by, branch) {
+            pool.free.push(leaf);
+        }
+    }
+
+    /// The descriptor by which all groups can be reached.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match &self.by {
+            By::Cgroup(pool) => Some(pool.parent.descriptor()),
+            _ => None,
+        }
+    }
+
+    /// In a child: takes its place, if it was not born there.
+    pub(crate) fn enter(&self, branch: Branch) -> io::Result<()> {
+        match (&self.by, branch) {
+            (By::Subreaper, Branch::Own) => orphan::become_subreaper(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills all of a connection whose child has not ended. What the child is not the parent of in any way goes when it
+    /// has ended: see [`Trees::ended`].
+    pub(crate) fn kill(&mut self, branch: Branch, child: Pid) -> io::Result<()> {
+        match (&mut self.by, branch) {
+            (By::Cgroup(pool), Branch::Leaf(leaf)) => pool.kill(leaf),
+            (By::Nothing, _) => signal::send_group(child, Signal::KILL),
+            _ => {
+                let doomed = self.left.doom(child, Instant::now());
+                signal::send_group(child, Signal::KILL).and(doomed)
+            }
+        }
+    }
+
+    /// A child has ended and was waited for; what it has left may stay for a moment, or not, when it was ended `by_force`.
+    pub(crate) fn ended(&mut self, branch: Branch, by_force: bool, now: Instant) -> io::Result<()> {
+        let until = if by_force { now } else { now + Trees::GRACE };
+        match (&mut self.by, branch) {
+            (By::Cgroup(pool), Branch::Leaf(leaf)) => {
+                let populated = pool.parent.is_populated(leaf);
+                if let Ok(false) = populated {
+                    return pool.give_back(leaf);
+                }
+                // Not known is looked at again, as somebody there is.
+                self.left.leaves.push_back((leaf, until));
+                let killed = if by_force { pool.kill(leaf) } else { Ok(()) };
+                self.look_soon(by_force, now);
+                return populated.map(drop).and(killed);
+            }
+            (By::Nothing, _) => return Ok(()),
+            _ => self.left.heirs = self.left.heirs.max(Some(until)),
+        }
+        self.look_soon(by_force, now);
+        Ok(())
+    }
+
+    /// Looks after those who are left. `known`: whether a child is one of the master's own. Adds the orphans that were
+    /// found, whose deaths are to be watched for, whatever else could not be done.
+    pub(crate) fn tick(
+        &mut self,
+        now: Instant,
+        known: impl Fn(Pid) -> bool,
+        found: &mut Vec<Pid>,
+    ) -> io::Result<()> {
+        if self.look.is_none_or(|look| look > now) {
+            return Ok(());
+        }
+        self.look = None;
+        let done = match &mut self.by {
+            By::Cgroup(pool) => self.left.tend_leaves(pool, now),
+            By::Subreaper => self.left.find_orphans(now, known, found),
+            By::Nothing => Ok(()),
+        };
+        if !self.is_empty() {
+            self.look_soon(self.left.is_killing(now), now);
+        }
+        done
+    }
+
+    /// An orphan has ended and was waited for. `false`: it was none.
+    pub(crate) fn buried(&mut self, pid: Pid, now: Instant) -> bool {
+        let Some(until) = self.left.orphans.remove(&pid) else { return false };
+        // What it has started in turn is ours now, and may stay as long as it might have.
+        self.left.heirs = self.left.heirs.max(Some(until));
+        self.look_soon(until <= now, now);
+        true
+    }
+
+    /// Those who are left have no more time.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.left.leaves.iter_mut().for_each(|(_, until)| *until = now);
+        self.left.orphans.values_mut().for_each(|until| *until = now);
+        self.left.heirs = self.left.heirs.map(|_| now);
+        if !self.is_empty() {
+            self.look = Some(now);
+        }
+    }
+
+    /// When to tick next.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.look
+    }
+
+    /// Whether nobody is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left.leaves.is_empty() && self.left.orphans.is_empty() && self.left.heirs.is_none()
+    }
+
+    /// In a process that outlives the master: kills all there is, and takes the groups away.
+    pub(crate) fn fell(&self) -> io::Result<()> {
+        match &self.by {
+            By::Cgroup(pool) => pool.parent.kill_all(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes the groups away, when nobody is in them any more.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        match &self.by {
+            By::Cgroup(pool) => pool.parent.remove(),
+            _ => Ok(()),
+        }
+    }
+
+    fn look_soon(&mut self, killing: bool, now: Instant) {
+        let at = now + if killing { Trees::KILLING } else { Trees::LOOKING };
+        self.look = Some(self.look.map_or(at, |look| look.min(at)));
+    }
+}
+
+impl Pool {
+    fn new() -> io::Result<Pool> {
+        let parent = Parent::find_and_make(&format!("tine-{}", Pid::own()))?;
+        if let Err(why) = parent.works() {
+            // Nobody is in it: there is nothing more to be said than why it does not work.
+            let _ = parent.remove();
+            return Err(why);
+        }
+        // What others have left is not ours to worry about, should it not go.
+        let _ = parent.sweep("tine-");
+        Ok(Pool {
+            parent,
+            owner: Pid::own(),
+            free: Vec::new(),
+            gone: Vec::new(),
+            spent: BTreeSet::new(),
+            known: 0,
+        })
+    }
+
+    fn take(&mut self) -> io::Result<u32> {
+        if let Some(leaf) = self.free.pop() {
+            return Ok(leaf);
+        }
+        let leaf = self.gone.last().copied().unwrap_or(self.known);
+        self.parent.make_leaf(leaf)?;
+        if self.gone.pop().is_none() {
+            self.known += 1;
+        }
+        Ok(leaf)
+    }
+
+    fn kill(&mut self, leaf: u32) -> io::Result<()> {
+        self.spent.insert(leaf);
+        self.parent.kill_leaf(leaf)
+    }
+
+    /// A leaf that nobody is in any more.
+    fn give_back(&mut self, leaf: u32) -> io::Result<()> {
+        if !self.spent.remove(&leaf) {
+            self.free.push(leaf);
+            return Ok(());
+        }
+        // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others.
+        self.parent.remove_leaf(leaf).map(|()| self.gone.push(leaf))
+    }
+}
+
+impl Drop for Pool {
+    /// A server that does not come to serve leaves no groups; a child that was forked meanwhile removes none.
+    fn drop(&mut self) {
+        if self.owner == Pid::own() {
+            let _ = self.parent.remove();
+        }
+    }
+}
+
+impl Left {
+    fn tend_leaves(&mut self, pool: &mut Pool, now: Instant) -> io::Result<()> {
+        for _ in 0..self.leaves.len() {
+            let Some((leaf, until)) = self.leaves.pop_front() else { break };
+            match pool.parent.is_populated(leaf) {
+                Ok(false) => pool.give_back(leaf)?,
+                Ok(true) => {
+                    self.leaves.push_back((leaf, until));
+                    if until <= now {
+                        pool.kill(leaf)?;
+                    }
+                }
+                Err(why) => {
+                    self.leaves.push_back((leaf, until));
+                    return Err(why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether somebody has no more time.
+    fn is_killing(&self, now: Instant) -> bool {
+        let leaves = self.leaves.iter().map(|(_, until)| until);
+        leaves.chain(self.orphans.values()).chain(&self.heirs).any(|until| *until <= now)
+    }
+
+    /// Remembers who is below a process that is about to be killed.
+    fn doom(&mut self, process: Pid, now: Instant) -> io::Result<()> {
+        let mut below = Vec::new();
+        let found = orphan::descendants(process, &mut below);
+        self.doomed.extend(below.into_iter().map(|pid| (pid, now + Trees::GRACE)));
+        found
+    }
+
+    fn find_orphans(
+        &mut self,
+        now: Instant,
+        known: impl Fn(Pid) -> bool,
+        found: &mut Vec<Pid>,
+    ) -> io::Result<()> {
+        let mut all = Vec::new();
+        orphan::children(&mut all)?;
+        self.doomed.retain(|_, until| *until > now);
+        // Without an heir it is of a child that has ended, and that is not known yet.
+        let until = self.heirs.take().unwrap_or(now + Trees::GRACE);
+        for pid in all.into_iter().filter(|pid| !known(*pid) && !self.strangers.contains(pid)) {
+            let until = if self.doomed.contains_key(&pid) { now } else { until };
+            self.orphans.entry(pid).or_insert_with(|| {
+                found.push(pid);
+                until
+            });
+        }
+        let due: Vec<_> =
+            self.orphans.iter().filter(|(_, until)| **until <= now).map(|(pid, _)| *pid).collect();
+        let mut done = Ok(());
+        for orphan in due {
+            let doomed = self.doom(orphan, now);
+            let killed = match signal::send(orphan, Signal::KILL) {
+                // Somebody else's by now, who may not be killed; or dead, and not waited for yet.
+                Err(why) if why.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                other => other,
+            };
+            done = done.and(killed).and(doomed);
+        }
+        done
+    }
+}

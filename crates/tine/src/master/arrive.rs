@@ -1,0 +1,426 @@
+//! How clients come in: accepted, admitted, given a child; those who wait, and those who are named by a balancer.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use tine_os::socket::{self, Addr, Kind};
+use tine_os::{fd, random};
+
+use super::{Child, Guest, Master, Standing, mark, rests};
+use crate::event::Event;
+use crate::front::introduction::{Hears, Says, TIMEOUT, words};
+use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict};
+use crate::life::bind::{Arrival, Role};
+use crate::life::fork::{Birth, fork};
+use crate::life::serve::{Place, Service};
+use crate::peer::Peer;
+use crate::program::Client;
+
+impl Master {
+    /// Whether to look for another client at this listener.
+    pub(crate) fn has_room(&self, at: usize) -> bool {
+        let now = Instant::now();
+        self.drain.is_serving()
+            && self.listeners.get(at).is_some_and(|listener| {
+                !rests(listener, now) && self.admit.look(self.waits_for_names(listener), now) == Look::Now
+            })
+    }
+
+    /// Takes the next client of a listener. When the system is short of something, the listener rests.
+    pub(crate) fn accept(&mut self, at: usize) -> Option<Arrival> {
+        // A connection that was given up while it waited is skipped, but not for ever in one go.
+        for _ in 0..16 {
+            match self.listeners.get_mut(at)?.next() {
+                Ok(arrival) => return arrival,
+                Err(why) if is_clients_own(&why) => {}
+                Err(why) => {
+                    self.rest(at, "accept", &why);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Asks whether a client may come in, and gives it a child, lets it wait or sends it away.
+    pub(crate) fn admit(&mut self, at: usize, arrival: Arrival, service: &mut dyn Service) {
+        let (now, ticket) = (Instant::now(), self.next_ticket());
+        let Some(listener) = self.listeners.get(at) else { return };
+        let nameless = self.is_nameless(listener);
+        let accepted = listener.role == Role::Accept;
+        if nameless {
+            let trusted =
+                self.manner.balancers.as_ref().is_none_or(|all| !accepted || all.trusts(&arrival.peer));
+            let why = match trusted {
+                false => Some(Reason::Untrusted),
+                true => (!accepted && self.admit.denies(&arrival.peer)).then_some(Reason::Denied),
+            };
+            let counted = why.inspect(|why| {
+                self.admit.count(*why);
+            });
+            let chance = self.chance();
+            if let Some(why) = counted.or_else(|| accepted.then(|| self.admit.turns_away(chance)).flatten()) {
+                return self.refuse(&arrival, why);
+            }
+            self.admit.arrives_nameless(ticket, now);
+            return self.fork(at, Guest { ticket, arrival, waited: Default::default() }, service);
+        }
+        let chance = self.chance();
+        match self.admit.arrives(ticket, &arrival.peer, now, chance) {
+            Verdict::Admit => self.fork(at, Guest { ticket, arrival, waited: Default::default() }, service),
+            Verdict::Wait => self.let_wait(at, ticket, arrival, now),
+            Verdict::Refuse(why) => self.refuse(&arrival, why),
+        }
+    }
+
+    /// Any number, where one is asked for.
+    fn chance(&self) -> u32 {
+        match self.admit.limits().on_full {
+            // Without chance nobody is refused early: at the limit there is still the limit.
+            OnFull::Early { .. } => random::number().unwrap_or(u32::MAX),
+            _ => 0,
+        }
+    }
+
+    /// Gives children to those who have waited and whose turn it is.
+    pub(crate) fn call_waiting(&mut self, service: &mut dyn Service) {
+        if std::mem::take(&mut self.heard.left) {
+            self.let_go();
+        }
+        let now = Instant::now();
+        for _ in 0..self.held.len() {
+            let Some((at, guest)) = self.held.pop_front() else { break };
+            if self.listeners.get(at).is_some_and(|listener| rests(listener, now)) {
+                self.held.push_back((at, guest));
+            } else {
+                self.fork(at, guest, service);
+            }
+        }
+        // Whoever is held comes first: there would be no child for others either.
+        while self.held.is_empty()
+            && self.drain.is_serving()
+            && let Some((ticket, verdict)) = self.admit.next_waiting(now)
+        {
+            let Some((at, arrival, since)) = self.room.remove(&ticket) else { continue };
+            // The child has the connection too, and would go on being told of here.
+            let _ = self.room_watch.remove(&arrival.fd);
+            match verdict {
+                Verdict::Refuse(why) => self.refuse(&arrival, why),
+                _ => {
+                    let waited = now.saturating_duration_since(since);
+                    self.fork(at, Guest { ticket, arrival, waited }, service);
+                }
+            }
+        }
+    }
+
+    /// Hears from children who their clients are, and says whether those may come in.
+    pub(crate) fn hear_names(&mut self) {
+        if !std::mem::take(&mut self.heard.line) {
+            return;
+        }
+        let mut pids = Vec::new();
+        if let Err(error) = self.lines.collect(&mut pids) {
+            (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+        }
+        for pid in pids.into_iter().filter_map(|pid| tine_os::Pid::from_raw(pid as i32)) {
+            let nameless = |child: &&mut Child| matches!(child.standing, Standing::Nameless(..));
+            let Some(child) = self.children.get_mut(&pid).filter(nameless) else { continue };
+            let Standing::Nameless(line, rules) = std::mem::replace(&mut child.standing, Standing::Unwelcome)
+            else {
+                continue;
+            };
+            let says = Says::receive(&line);
+            if matches!(says, Ok(None)) {
+                child.standing = Standing::Nameless(line, rules); // nothing yet after all
+                continue;
+            }
+            let _ = self.lines.remove(&line);
+            match says {
+                Ok(Some(Says::Client { ends, header })) => {
+                    child.header = header;
+                    // What its child knows of rules it knows from its birth, and so they are the ones that hold for it.
+                    let current = self.admit.limits().rules.clone();
+                    self.admit.set_rules(rules);
+                    self.name(pid, ends, &line);
+                    self.admit.set_rules(current);
+                }
+                Ok(Some(Says::Nothing(why))) => {
+                    Hears::Go { message: Vec::new() }.send(&line);
+                    self.admit.count(Reason::Proxy);
+                    let peer = &self.children[&pid].peer;
+                    (self.events)(&Event::Refused { peer, why: Reason::Proxy, detail: Some(&why) });
+                }
+                // It has ended, or makes no sense: it will be reaped, and its end is told then, and is nobody's fault.
+                _ => child.standing = Standing::Faultless,
+            }
+        }
+    }
+
+    /// Gives a client a child. When there can be none now, the client is kept and its listener rests.
+    fn fork(&mut self, at: usize, guest: Guest, service: &mut dyn Service) {
+        let Some(listener) = self.listeners.get(at) else { return };
+        let (transport, accepted) = (listener.transport, listener.role == Role::Accept);
+        let interface = listener.interface;
+        let asks = accepted && self.manner.balancers.is_some();
+        let Guest { ticket, arrival, waited } = guest;
+        let made = self.workplace.trees.grow().and_then(|(branch, group)| match line(asks) {
+            Ok(line) => Ok((branch, group, line)),
+            Err(why) => {
+                self.workplace.trees.spare(branch);
+                Err(why)
+            }
+        });
+        let (branch, group, (ours, theirs)) = match made {
+            Ok(made) => made,
+            Err(why) => {
+                self.held.push_back((at, Guest { ticket, arrival, waited }));
+                return self.rest(at, "fork", &why);
+            }
+        };
+        // It has its slot already, and does not count itself.
+        let from_same = self.admit.count_of(&arrival.peer).saturating_sub(usize::from(accepted && !asks));
+        let cookie = socket::cookie(&arrival.fd).unwrap_or(0);
+        if !asks {
+            let rule = self.admit.limits().rules.of(&arrival.peer);
+            let Arrival { peer, local, .. } = &arrival;
+            service.prepare(
+                &Client { peer, local, transport, from_same, cookie, via: None, header: None },
+                rule,
+            );
+        }
+        let born = Instant::now();
+        self.listeners[at].breaker.birth(born);
+        let timeout = self.manner.balancers.as_ref().and_then(|all| all.timeout).unwrap_or(TIMEOUT);
+        let signs = asks && self.ends.listens() && !matches!(arrival.local, Addr::Inet(_));
+        let place = Place { transport, rules: &self.admit.limits().rules, timeout, signs };
+        let mut birth = Some(Birth { arrival, branch, line: theirs, born });
+        let forked = fork(&self.workplace, group, |workplace| match birth.take() {
+            Some(birth) => service.serve(workplace, &place, birth),
+            None => tine_os::fork::internal("a child without a client"),
+        });
+        let Birth { arrival, .. } =
+            birth.take().expect("only the child takes it, and the child does not come back");
+        let pid = match forked {
+            Ok(pid) => pid,
+            Err(why) => {
+                self.workplace.trees.spare(branch);
+                self.held.push_back((at, Guest { ticket, arrival, waited }));
+                return self.rest(at, "fork", &why);
+            }
+        };
+        self.deaths.watch(pid);
+        self.work(at);
+        if let Role::Lend(to) = &mut self.listeners[at].role {
+            *to = Some(pid);
+        }
+        let silent = accepted && !asks && self.counts_silence() && socket::has_left(&arrival.fd);
+        let watched = if accepted { self.watch(ticket, pid, &arrival) } else { Ok(()) };
+        let standing = match ours {
+            Some(line) => Standing::Nameless(line, self.admit.limits().rules.clone()),
+            None => Standing::Served,
+        };
+        let Arrival { peer, local, .. } = arrival;
+        let sign = (!matches!(local, Addr::Inet(_))).then_some(born);
+        let (socket_peer, setup, listener) = (peer.addr.clone(), None, at);
+        let child = Child {
+            ticket,
+            peer,
+            socket_peer,
+            local,
+            cookie,
+            interface,
+            born,
+            waited,
+            setup,
+            listener,
+            branch,
+            standing,
+            header: 0,
+            sign,
+            silent,
+        };
+        if let Err(error) = watched {
+            (self.events)(&Event::Odd { what: "watch a connection", error: &error });
+        }
+        match &child.standing {
+            Standing::Nameless(line, _) => {
+                if let Err(error) = self.lines.add(line, pid.id().into()) {
+                    (self.events)(&Event::Odd { what: "watch a child", error: &error });
+                }
+            }
+            _ => {
+                let (open, most) = (self.children.len() + 1, self.admit.limits().children);
+                (self.events)(&Event::Accepted { peer: &child.peer, via: None, child: pid.id(), open, most });
+                if accepted {
+                    self.ends.begins(mark(ticket, pid), child.sign.is_some(), born);
+                }
+            }
+        }
+        self.children.insert(pid, child);
+    }
+
+    /// Says so, and closes the connection; nobody waits for a client to hear it.
+    pub(super) fn refuse(&mut self, arrival: &Arrival, why: Reason) {
+        let message = words(self.admit.message(&arrival.peer, why));
+        if !message.is_empty() {
+            let _ = socket::send_now(&arrival.fd, &message);
+        }
+        (self.events)(&Event::Refused { peer: &arrival.peer, why, detail: None });
+        self.tell_penalised(&arrival.peer);
+    }
+
+    /// Being refused may be what a source is kept out for.
+    fn tell_penalised(&mut self, peer: &Peer) {
+        if let Some((source, time)) = self.admit.penalised() {
+            (self.events)(&Event::Penalised { peer, source, time });
+        }
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.ticket += 1;
+        self.ticket
+    }
+
+    fn let_wait(&mut self, at: usize, ticket: Ticket, arrival: Arrival, now: Instant) {
+        if let Err(error) = self.room_watch.add_activity(&arrival.fd, ticket) {
+            (self.events)(&Event::Odd { what: "watch a client that waits", error: &error });
+        }
+        let place = self.admit.place(ticket);
+        if let OnFull::Queue { message: Some(message), .. } = &self.admit.limits().on_full {
+            let message = words(Some(&message.replace("%d", &place.to_string())));
+            let _ = socket::send_now(&arrival.fd, &message);
+        }
+        (self.events)(&Event::Waiting { peer: &arrival.peer, place });
+        self.room.insert(ticket, (at, arrival, now));
+        while let Some(other) = self.admit.next_shed(now) {
+            if let Some((_, arrival, _)) = self.room.remove(&other) {
+                self.refuse(&arrival, Reason::Full);
+            }
+        }
+    }
+
+    /// Those who have gone while they waited.
+    fn let_go(&mut self) {
+        let (mut tickets, now) = (Vec::new(), Instant::now());
+        if let Err(error) = self.room_watch.collect(&mut tickets) {
+            (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+        }
+        for ticket in tickets {
+            if !self.room.get(&ticket).is_some_and(|(_, arrival, _)| socket::has_gone(&arrival.fd)) {
+                continue;
+            }
+            if let Some((_, arrival, _)) = self.room.remove(&ticket) {
+                self.admit.gives_up(ticket, now);
+                (self.events)(&Event::Refused { peer: &arrival.peer, why: Reason::Left, detail: None });
+            }
+        }
+    }
+
+    /// A child knows who its client is: the second verdict.
+    fn name(&mut self, pid: tine_os::Pid, ends: Option<(Addr, Addr)>, line: &OwnedFd) {
+        let now = Instant::now();
+        let Some(child) = self.children.get_mut(&pid) else { return };
+        let (ticket, via) = (child.ticket, child.peer.clone());
+        // Its own, too, when it names its own socket: health checks of haproxy by version 1 do.
+        let own = ends.as_ref().is_none_or(|(source, _)| *source == child.peer.addr);
+        if let Some((source, _)) = ends {
+            child.peer = Peer { addr: source, credentials: None };
+        }
+        let (peer, coarse) = (child.peer.clone(), child.sign.is_some());
+        let from_same = self.admit.count_of(&peer) as u32;
+        let (verdict, standing) = match own {
+            false => (self.admit.is_named(ticket, &peer, now), Standing::Served),
+            true => (self.admit.is_own(&peer), Standing::Faultless),
+        };
+        // Signs so far were the header's. What comes behind it is a sign, or is told of by the child, which looks later.
+        if coarse && self.ends.listens() {
+            self.collect_signs(now);
+            if let Some(child) = self.children.get_mut(&pid) {
+                child.sign = Some(child.born);
+            }
+        }
+        match verdict {
+            Verdict::Refuse(why) => {
+                let message = words(self.admit.message(&peer, why));
+                Hears::Go { message }.send(line);
+                (self.events)(&Event::Refused { peer: &peer, why, detail: None });
+                self.tell_penalised(&peer);
+            }
+            _ => {
+                Hears::Come { from_same }.send(line);
+                if let Some(child) = self.children.get_mut(&pid) {
+                    child.standing = standing;
+                }
+                self.ends.begins(mark(ticket, pid), coarse, now);
+                let (open, most) = (self.children.len(), self.admit.limits().children);
+                (self.events)(&Event::Accepted { peer: &peer, via: Some(&via), child: pid.id(), open, most });
+            }
+        }
+    }
+
+    /// Hears of the connection's death from now on, and of signs of life where the kernel counts no bytes.
+    fn watch(&mut self, ticket: Ticket, pid: tine_os::Pid, arrival: &Arrival) -> io::Result<()> {
+        self.hangups.add_hangup(&arrival.fd, mark(ticket, pid))?;
+        if self.counts_silence() && self.manner.balancers.is_none() && matches!(arrival.local, Addr::Inet(_))
+        {
+            self.firsts.add_first(&arrival.fd, mark(ticket, pid))?;
+        }
+        if self.ends.listens() && !matches!(arrival.local, Addr::Inet(_)) {
+            self.signs.add_activity(&arrival.fd, mark(ticket, pid))?;
+            // That there is room to write is no sign of life, and it is told once, of a child that is not known yet.
+            self.collect_signs(Instant::now());
+        }
+        Ok(())
+    }
+
+    pub(super) fn rest(&mut self, at: usize, what: &'static str, error: &io::Error) {
+        let listener = &mut self.listeners[at];
+        if let Some(pause) = listener.pause.fail(Instant::now()) {
+            (self.events)(&Event::Paused { listener: &listener.name, what, error, pause });
+        }
+    }
+
+    fn work(&mut self, at: usize) {
+        let listener = &mut self.listeners[at];
+        if let Some(after) = listener.pause.work(Instant::now()) {
+            (self.events)(&Event::Resumed { listener: &listener.name, after });
+        }
+    }
+}
+
+/// A line for a child to name its client on, where that has to be asked: the master's end and the child's.
+fn line(asked: bool) -> io::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    if !asked {
+        return Ok((None, None));
+    }
+    let (ours, theirs) = socket::pair(Kind::Packet)?;
+    fd::set_blocking(&ours, false)?;
+    // Out of the way of what is placed in the child.
+    Ok((Some(ours), Some(fd::duplicate_high(theirs)?)))
+}
+
+/// Errors of accept that are about the one client that would have come next: Linux passes on what the network has
+/// already to say about its connection, accept(2).
+fn is_clients_own(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        TimedOut,
+    };
+    const EPROTO: i32 = 71;
+    const ENOPROTOOPT: i32 = 92;
+    const EHOSTDOWN: i32 = 112;
+    const ENONET: i32 = 64;
+    let kinds = [
+        ConnectionAborted,
+        ConnectionReset,
+        HostUnreachable,
+        Interrupted,
+        NetworkDown,
+        NetworkUnreachable,
+        TimedOut,
+    ];
+    kinds.contains(&error.kind())
+        || error.raw_os_error().is_some_and(|errno| [EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET].contains(&errno))
+}

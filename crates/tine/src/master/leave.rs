@@ -1,0 +1,416 @@
+//! How clients go: deadlines, dead connections, deaths, and what is left behind.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use tine_os::fork::exit;
+use tine_os::signal;
+use tine_os::socket::Addr;
+use tine_os::wait::wait_blocking;
+use tine_os::{Pid, fd};
+
+use super::{Child, Master, Standing, mark};
+use crate::event::{Event, How, Outcome};
+use crate::life::admit::{Fault, Source};
+use crate::life::bind::{Listener, Role};
+use crate::life::end::{Act, Cause, Heard};
+use crate::life::fork::{SETUP_FAILED, Workplace, fork};
+use crate::life::pause::Breaker;
+use crate::life::reap::{self, Report};
+use crate::life::serve::Service;
+
+/// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
+const TOO_SOON: Duration = Duration::from_millis(100);
+
+/// The signal of a program that writes to a client that has gone: signal(7).
+const SIGPIPE: i32 = 13;
+
+/// ECHILD: not a child of this process, or already waited for.
+const NO_CHILD: i32 = 10;
+
+impl Master {
+    /// The next child that has died, in the order in which the kernel told.
+    pub(crate) fn next_dead(&mut self) -> Option<Pid> {
+        let asked = std::mem::take(&mut self.heard.death) || self.deaths.must_ask();
+        if self.dead.is_empty() && asked {
+            let mut told = Vec::new();
+            if let Err(error) = self.deaths.collect(&mut told) {
+                (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+            }
+            self.dead.extend(told);
+        }
+        self.dead.pop_front()
+    }
+
+    /// Takes leave of a child: its slot is free, its outcome is told, whatever it has left behind goes soon.
+    pub(crate) fn reap(&mut self, pid: Pid, service: &dyn Service) {
+        let now = Instant::now();
+        let ended = match self.deaths.reap(pid) {
+            Ok(Some(ended)) => ended,
+            Ok(None) => return self.deaths.ask_about(pid),
+            Err(error) if error.raw_os_error() == Some(NO_CHILD) => {
+                (self.events)(&Event::Odd {
+                    what: "wait for a child that somebody else has waited for",
+                    error: &error,
+                });
+                if let Some(child) = self.leave(pid, now) {
+                    self.ends.ended(mark(child.ticket, pid));
+                }
+                return;
+            }
+            Err(error) => {
+                (self.events)(&Event::Odd { what: "wait for a child", error: &error });
+                return self.deaths.ask_about(pid);
+            }
+        };
+        if self.workplace.trees.buried(pid, now) {
+            return;
+        }
+        if self.guardian.is(pid) {
+            return self.replace_guardian();
+        }
+        if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
+            self.collect_reports();
+        }
+        let failure = self.failures.remove(&pid);
+        if self.workers.has(pid) {
+            let outcome = reap::outcome(ended, failure, Duration::ZERO);
+            return self.workers.died(pid, outcome.how, now);
+        }
+        self.collect_later();
+        let Some(child) = self.leave(pid, now) else { return };
+        let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
+        (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
+        outcome.cause = self.ends.ended(mark(child.ticket, pid));
+        let kept = self.workplace.trees.ended(child.branch, outcome.cause.is_some(), now);
+        self.tell_unless_killed(kept);
+        if !matches!(child.standing, Standing::Unwelcome) {
+            self.served += 1;
+            self.failed += u64::from(!outcome.how.is_success());
+            let open = self.children.len();
+            (self.events)(&Event::Ended { child: pid.id(), peer: &child.peer, outcome: &outcome, open });
+            let faults = [
+                reap::fault(&outcome, service.panics()),
+                (child.silent && outcome.cause != Some(Cause::FirstByte)).then_some(Fault::NoBytes),
+            ];
+            // Until it is named, nobody knows whose fault it is; and at the end of a server it is ours.
+            let fair = self.drain.is_serving() && matches!(child.standing, Standing::Served);
+            faults.into_iter().flatten().filter(|_| fair).for_each(|fault| self.punish(&child, fault, now));
+        }
+        self.learn_from(&child, &outcome, pid);
+    }
+
+    /// What time has brought: deadlines that are over, children that do not notice that their client has gone.
+    pub(super) fn keep_deadlines(&mut self, now: Instant) {
+        if std::mem::take(&mut self.heard.hangup) {
+            let mut marks = Vec::new();
+            if let Err(error) = self.hangups.collect(&mut marks) {
+                (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+            }
+            for mark in marks.into_iter().filter(|mark| find(&self.children, *mark).is_some()) {
+                self.ends.is_gone(mark, now);
+            }
+        }
+        if std::mem::take(&mut self.heard.first) {
+            self.hear_firsts();
+        }
+        while let Some((mark, act)) = self.ends.next(now) {
+            let Some((&pid, child)) = find(&self.children, mark) else {
+                self.ends.ended(mark);
+                continue;
+            };
+            let done = match act {
+                Act::Ask => {
+                    self.ask(pid, now);
+                    Ok(())
+                }
+                Act::Signal(signal) => signal::send_group(pid, signal),
+                Act::Kill => self.workplace.trees.kill(child.branch, pid),
+            };
+            if let Err(error) = done {
+                (self.events)(&Event::Odd { what: "end a connection", error: &error });
+            }
+        }
+    }
+
+    /// Listeners whose children fail no more, though none has ended well yet.
+    pub(super) fn look_at_breakers(&mut self, now: Instant) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.breaker.is_tripped()) {
+            if listener.breaker.is_over(now)
+                && let Some(after) = listener.breaker.work(now)
+            {
+                (self.events)(&Event::Resumed { listener: &listener.name, after });
+            }
+        }
+    }
+
+    /// Kills what was left behind and has had its time.
+    pub(super) fn look_after_trees(&mut self, now: Instant) {
+        let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
+        let known = |pid| children.contains_key(&pid) || workers.has(pid) || guardian.is(pid);
+        let mut orphans = Vec::new();
+        let done = self.workplace.trees.tick(now, known, &mut orphans);
+        orphans.into_iter().for_each(|orphan| self.deaths.watch(orphan));
+        self.tell_unless_killed(done);
+    }
+
+    pub(super) fn collect_reports(&mut self) {
+        let mut found = Vec::new();
+        let known = |pid| self.children.contains_key(&pid) || self.workers.has(pid);
+        self.workplace.reports.collect(&mut found, known);
+        for (pid, report) in found {
+            match report {
+                Report::Failed(failure) => {
+                    self.failures.insert(pid, failure);
+                }
+                Report::Begun { lost } => {
+                    if let Some((worker, how)) = self.workers.begun(pid) {
+                        (self.events)(&Event::Replaced { worker: worker.id(), how: &how, lost });
+                    }
+                }
+                Report::Truncated | Report::Dropped => {
+                    let at = self.workers.listener_of(pid);
+                    let Some(Listener { name: listener, .. }) = at.and_then(|at| self.listeners.get(at))
+                    else {
+                        continue;
+                    };
+                    (self.events)(&match report {
+                        Report::Truncated => Event::Truncated { listener },
+                        _ => Event::Dropped { listener },
+                    });
+                }
+                Report::Spoken => {
+                    if let Some(child) = self.children.get_mut(&pid) {
+                        child.sign = Some(Instant::now());
+                    }
+                }
+                Report::Ready(_) => {}
+            }
+        }
+    }
+
+    /// How long children took to begin. What the pipe had no room for is not known of its child.
+    fn collect_later(&mut self) {
+        let mut found = Vec::new();
+        self.workplace.reports.collect_later(&mut found, |pid| self.children.contains_key(&pid));
+        for (pid, report) in found {
+            if let (Report::Ready(after), Some(child)) = (report, self.children.get_mut(&pid)) {
+                child.setup = Some(after);
+            }
+        }
+    }
+
+    /// Finds out how long a connection has been quiet. Where nobody can tell, it is asked again later.
+    fn ask(&mut self, pid: Pid, now: Instant) {
+        let Some(child) = self.children.get(&pid) else { return };
+        let mark = mark(child.ticket, pid);
+        if let (Addr::Inet(local), Some(peer)) = (&child.local, inet(child)) {
+            let Some(diag) = self.diags.get_mut(&child.interface) else { return };
+            match diag.ask(local, &peer, child.cookie) {
+                Ok(Some(found)) => {
+                    let quiet = found.sent_ago.min(found.received_ago);
+                    let spoken = found.received > u64::from(child.header);
+                    self.ends.hears(mark, Heard { spoken, quiet }, now);
+                }
+                // The kernel knows no such connection any more.
+                Ok(None) => self.ends.is_gone(mark, now),
+                Err(error) => (self.events)(&Event::Odd { what: "sock_diag", error: &error }),
+            }
+            return;
+        }
+        self.collect_signs(now);
+        if let Some(child) = self.children.get(&pid) {
+            let last = child.sign.unwrap_or(child.born);
+            let quiet = now.saturating_duration_since(last);
+            self.ends.hears(mark, Heard { spoken: last > child.born, quiet }, now);
+        }
+    }
+
+    /// Clients that have said something, or have ended without a word: the kernel has counted. One whose child has ended
+    /// meanwhile has the benefit of the doubt.
+    fn hear_firsts(&mut self) {
+        let mut marks = Vec::new();
+        if let Err(error) = self.firsts.collect(&mut marks) {
+            (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+        }
+        for mark in marks {
+            let Some((&pid, child)) = find(&self.children, mark) else { continue };
+            let diag = self.diags.get_mut(&child.interface);
+            let (Addr::Inet(local), Some(peer), Some(diag)) = (&child.local, inet(child), diag) else {
+                continue;
+            };
+            let silent =
+                matches!(diag.ask(local, &peer, child.cookie), Ok(Some(found)) if found.received == 0);
+            if let Some(child) = self.children.get_mut(&pid) {
+                child.silent |= silent;
+            }
+        }
+    }
+
+    /// Notes where something was said since the last look.
+    pub(super) fn collect_signs(&mut self, now: Instant) {
+        let mut marks = Vec::new();
+        loop {
+            let before = marks.len();
+            if let Err(error) = self.signs.collect(&mut marks) {
+                (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
+                break;
+            }
+            if marks.len() == before {
+                break;
+            }
+        }
+        for mark in marks {
+            if let Some(pid) = find(&self.children, mark).map(|(pid, _)| *pid)
+                && let Some(child) = self.children.get_mut(&pid)
+            {
+                child.sign = Some(now);
+            }
+        }
+    }
+
+    /// Frees the slot.
+    fn leave(&mut self, pid: Pid, now: Instant) -> Option<Child> {
+        let child = self.children.remove(&pid)?;
+        self.admit.leaves(child.ticket, now);
+        Some(child)
+    }
+
+    fn punish(&mut self, child: &Child, fault: Fault, now: Instant) {
+        if let Some(time) = self.admit.earns(&child.peer, fault, now) {
+            let source = Source::of(&child.peer, self.admit.limits().mask);
+            (self.events)(&Event::Penalised { peer: &child.peer, source, time });
+        }
+    }
+
+    /// What a child's end says about the listener that it came from.
+    fn learn_from(&mut self, child: &Child, outcome: &Outcome, pid: Pid) {
+        // Whatever the system was short of, there is more of it now.
+        self.listeners.iter_mut().for_each(|listener| listener.pause.hurry());
+        let now = Instant::now();
+        let Some(listener) = self.listeners.get_mut(child.listener) else { return };
+        let lent = listener.role == Role::Lend(Some(pid));
+        if lent {
+            listener.role = Role::Lend(None);
+        }
+        // A program whose client has gone ends like one that fails.
+        let failed =
+            !outcome.how.is_success() && !matches!(outcome.how, How::Signal(SIGPIPE) | How::Setup(..));
+        let quick = outcome.bill.wall < Breaker::QUICK && outcome.cause.is_none();
+        if failed && quick {
+            if listener.breaker.fail(now) {
+                let (what, pause) = ("serve", Duration::from_millis(5));
+                let error =
+                    io::Error::other(format!("children fail as soon as they are born: {}", outcome.how));
+                (self.events)(&Event::Paused { listener: &listener.name, what, error: &error, pause });
+            }
+        } else if let Some(after) = listener.breaker.work(now) {
+            (self.events)(&Event::Resumed { listener: &listener.name, after });
+        }
+        let failure = match &outcome.how {
+            How::Setup(_, error) => {
+                Some(("start a child", io::Error::new(error.kind(), tine_os::plain(error))))
+            }
+            how if lent && (outcome.bill.wall < TOO_SOON && reap::is_readable(&listener.fd)) => {
+                Some(("wait", io::Error::other(format!("the program ended ({how}) and datagrams are left"))))
+            }
+            _ => None,
+        };
+        match failure {
+            // Several may fail of one cause before the first of them is heard of: one rest.
+            Some(_) if listener.throttle.until(now).is_some() => {}
+            Some((what, error)) => {
+                if let Some(pause) = listener.throttle.fail(now) {
+                    (self.events)(&Event::Paused { listener: &listener.name, what, error: &error, pause });
+                }
+            }
+            None => {
+                if let Some(after) = listener.throttle.work(now) {
+                    (self.events)(&Event::Resumed { listener: &listener.name, after });
+                }
+            }
+        }
+    }
+
+    fn replace_guardian(&mut self) {
+        match self.guardian.start(&self.workplace) {
+            Ok(guardian) => self.deaths.watch(guardian),
+            Err(error) => (self.events)(&Event::Odd { what: "start another guardian", error: &error }),
+        }
+    }
+
+    fn tell_unless_killed(&mut self, killed: io::Result<()>) {
+        if let Err(error) = killed {
+            (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error });
+        }
+    }
+}
+
+/// The child that a mark is of: one that bears its number now may be another.
+fn find(children: &std::collections::BTreeMap<Pid, Child>, of: u64) -> Option<(&Pid, &Child)> {
+    let (pid, child) = children.get_key_value(&Pid::from_raw(of as u32 as i32)?)?;
+    (mark(child.ticket, *pid) == of).then_some((pid, child))
+}
+
+/// The socket's own peer: not whom a balancer speaks for.
+fn inet(child: &Child) -> Option<SocketAddr> {
+    match &child.socket_peer {
+        Addr::Inet(peer) => Some(*peer),
+        _ => None,
+    }
+}
+
+/// A process that waits for the master's death, and kills all children then: [`Orphans::Die`](crate::Orphans::Die).
+#[derive(Debug, Default)]
+pub(super) struct Guardian {
+    pid: Option<Pid>,
+    /// The pipe that breaks with the master.
+    life: Option<OwnedFd>,
+}
+
+impl Guardian {
+    pub(super) fn start(&mut self, workplace: &Workplace) -> io::Result<Pid> {
+        let (ended, life) = fd::pipe()?;
+        fd::set_blocking(&ended, true)?;
+        let pid = fork(workplace, None, |workplace| Guardian::watch(workplace, ended))?;
+        (self.pid, self.life) = (Some(pid), Some(life));
+        Ok(pid)
+    }
+
+    pub(super) fn is(&self, pid: Pid) -> bool {
+        self.pid == Some(pid)
+    }
+
+    /// Nobody is left to be guarded.
+    pub(super) fn dismiss(&mut self) {
+        self.life = None;
+        if let Some(pid) = self.pid.take() {
+            // If it has ended before, that is what was wanted.
+            let _ = wait_blocking(pid);
+        }
+    }
+
+    /// In the guardian, which has nothing open but the pipe and the groups.
+    fn watch(workplace: &Workplace, ended: OwnedFd) -> tine_confine::Failure {
+        let ended = std::mem::ManuallyDrop::new(ended);
+        let mut keep: Vec<_> = workplace.trees.descriptor().into_iter().chain([ended.as_raw_fd()]).collect();
+        keep.sort_unstable();
+        // A session of its own: what a terminal sends is for the master.
+        let _ = tine_os::fork::new_session();
+        if let Err(why) = fd::close_from(0, &keep) {
+            return tine_confine::Step::Descriptors.failed()(why);
+        }
+        while let Ok(1..) = fd::read(&*ended, &mut [0]) {}
+        // There is nobody to tell if it does not work.
+        let _ = workplace.trees.fell();
+        for _ in 0..100 {
+            if workplace.trees.clear().is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        exit(0)
+    }
+}

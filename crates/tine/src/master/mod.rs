@@ -1,0 +1,469 @@
+//! The master: the one process that owns listeners and children. One thread; it reads no byte from a client.
+//!
+//! It acts; what is to be done is decided by pure parts: `life/admit`, `life/end`, `life/pause`, `change/drain`. Here is what
+//! it holds, how it waits and what it is told to do; `arrive.rs` is how clients come in, `leave.rs` how they go.
+
+mod arrive;
+mod leave;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use tine_confine::Failure;
+use tine_os::diag::Diag;
+use tine_os::ready::Ready;
+use tine_os::signal::{self, Signal, Signals};
+use tine_os::socket::Addr;
+use tine_os::wait::Deaths;
+use tine_os::{Pid, fd};
+
+use crate::change::control::Control;
+use crate::change::drain::{Action, Drain};
+use crate::error::StartError;
+use crate::event::{Event, Status};
+use crate::front::introduction::Balancers;
+use crate::life::admit::{Admit, Limits, Look, OnFull, Reason, Rules, Ticket};
+use crate::life::bind::{Arrival, Listener, Role};
+use crate::life::end::{Deadlines, Ends};
+use crate::life::fork::Workplace;
+use crate::life::serve::Service;
+use crate::life::tree::{Branch, Orphans};
+use crate::master::leave::Guardian;
+use crate::mode::worker::Workers;
+use crate::peer::Peer;
+
+/// How often children are asked about that no descriptor could be had for.
+const ASKING: Duration = Duration::from_millis(50);
+
+/// Everything the master holds.
+pub(crate) struct Master {
+    pub listeners: Vec<Listener>,
+    pub workplace: Workplace,
+    pub workers: Workers,
+    pub control: Option<Control>,
+    pub events: Box<dyn FnMut(&Event<'_>)>,
+    manner: Manner,
+    /// The slots' children: who is here is alive or not yet waited for.
+    children: BTreeMap<Pid, Child>,
+    admit: Admit,
+    ends: Ends,
+    drain: Drain,
+    /// The last number that a client was given.
+    ticket: Ticket,
+    /// Clients that have a slot and no child yet, because none could be had; with their listener.
+    held: VecDeque<(usize, Guest)>,
+    /// Clients that wait for a slot.
+    room: BTreeMap<Ticket, (usize, Arrival, Instant)>,
+    /// Tells of those who go while they wait.
+    room_watch: Ready,
+    /// Tells of connections that have died under their child.
+    hangups: Ready,
+    /// Tells of clients that a child knows the name of by now.
+    lines: Ready,
+    /// Tells of connections, but TCP ones, that something was said on since the last look.
+    signs: Ready,
+    /// Tells of the first that a client says, or of its leaving without a word; only if that costs something.
+    firsts: Ready,
+    /// Asks the kernel about TCP connections, by the interface that a listener is bound to (0 is none); where it is needed.
+    diags: BTreeMap<u32, Diag>,
+    guardian: Guardian,
+    deaths: Deaths,
+    signals: Signals,
+    dead: VecDeque<Pid>,
+    failures: BTreeMap<Pid, Failure>,
+    heard: Heard,
+    served: u64,
+    failed: u64,
+}
+
+/// What a master goes by, beside what is asked of each stage.
+pub(crate) struct Manner {
+    pub limits: Limits,
+    pub deadlines: Deadlines,
+    pub patience: Duration,
+    pub balancers: Option<Balancers>,
+    /// Reads the rules again; `None` when there is nothing to be read.
+    pub reread: Option<Box<dyn FnMut() -> Result<Rules, String>>>,
+}
+
+/// A client that has a slot.
+#[derive(Debug)]
+struct Guest {
+    ticket: Ticket,
+    arrival: Arrival,
+    /// How long it has waited for it.
+    waited: Duration,
+}
+
+/// What the last wait has told, so that nothing is asked that has no answer.
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    signal: bool,
+    death: bool,
+    report: bool,
+    left: bool,
+    hangup: bool,
+    line: bool,
+    first: bool,
+    wish: bool,
+}
+
+/// A child, and what is known of its client.
+struct Child {
+    ticket: Ticket,
+    peer: Peer,
+    /// The ends of its socket, whoever the client is.
+    socket_peer: Addr,
+    local: Addr,
+    /// Of a TCP connection: which one, to ask the kernel about.
+    cookie: u64,
+    interface: u32,
+    born: Instant,
+    waited: Duration,
+    setup: Option<Duration>,
+    listener: usize,
+    branch: Branch,
+    standing: Standing,
+    /// How many bytes of what its connection has brought were its balancer's.
+    header: u16,
+    /// When something was last said, where that is learned by signs.
+    sign: Option<Instant>,
+    /// It has left, or ended what it has to say, without a byte.
+    silent: bool,
+}
+
+/// How far a child's client has come.
+enum Standing {
+    /// It is served.
+    Served,
+    /// It is served as the balancer's own, or has gone before anybody knew whose it was: its end is nobody's fault.
+    Faultless,
+    /// It came through a balancer and is to be named yet, on this line; by the rules that its child was born with.
+    Nameless(OwnedFd, Rules),
+    /// Its name was not good enough, or never came.
+    Unwelcome,
+}
+
+impl Master {
+    /// Takes the process over: signals and children are the server's from here on.
+    pub(crate) fn new(
+        listeners: Vec<Listener>,
+        workplace: Workplace,
+        manner: Manner,
+        held_most: usize,
+        events: Box<dyn FnMut(&Event<'_>)>,
+    ) -> Result<Master, StartError> {
+        let system = StartError::system;
+        let watch = || Ready::new().map_err(system("make a set of connections to watch"));
+        Ok(Master {
+            listeners,
+            workplace,
+            workers: Workers::new().map_err(system("make a pipe for the workers"))?,
+            control: None,
+            events,
+            children: BTreeMap::new(),
+            admit: Admit::new(manner.limits.clone(), held_most),
+            ends: Ends::new(manner.deadlines.clone()),
+            drain: Drain::new(manner.patience),
+            manner,
+            ticket: 0,
+            held: VecDeque::new(),
+            room: BTreeMap::new(),
+            room_watch: watch()?,
+            hangups: watch()?,
+            lines: watch()?,
+            signs: watch()?,
+            firsts: watch()?,
+            diags: BTreeMap::new(),
+            guardian: Guardian::default(),
+            deaths: Deaths::new().map_err(system("make a set of processes to watch"))?,
+            signals: Signals::take_over().map_err(system("take over the signals"))?,
+            dead: VecDeque::new(),
+            failures: BTreeMap::new(),
+            heard: Heard::default(),
+            served: 0,
+            failed: 0,
+        })
+    }
+
+    /// Says what is listened at, and starts the workers.
+    pub(crate) fn open(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
+        service.obey(&self.manner.limits.rules).map_err(StartError::Rules)?;
+        if self.ends.listens() || self.counts_silence() {
+            let system = StartError::system("ask the kernel about connections (sock_diag)");
+            self.diags = self.listeners.iter().map(diag).collect::<io::Result<_>>().map_err(system)?;
+        }
+        if self.workplace.orphans == Orphans::Die {
+            let guardian = self.guardian.start(&self.workplace);
+            self.deaths.watch(guardian.map_err(StartError::system("start a guardian"))?);
+        }
+        for worker in self.workers.start_all(&self.workplace, &self.listeners)? {
+            self.deaths.watch(worker);
+        }
+        for listener in self.listeners.iter().filter(|listener| listener.role != Role::Channel) {
+            let (children, backlog) = (self.admit.limits().children, listener.backlog);
+            let trees = self.workplace.trees.name();
+            (self.events)(&Event::Listening { listener: &listener.name, children, backlog, trees });
+        }
+        Ok(())
+    }
+
+    /// Waits until something is to be done; gives the listeners that clients may have come to, or `None` when the end was
+    /// asked for and nobody is left.
+    pub(crate) fn wait(&mut self) -> Result<Option<Vec<usize>>, StartError> {
+        self.mend_workers();
+        let nobody = self.children.is_empty() && self.workers.is_empty() && self.workplace.trees.is_empty();
+        if nobody && !self.drain.is_serving() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let mut fds = vec![
+            self.signals.as_fd(),
+            self.deaths.as_fd(),
+            self.workplace.reports.as_fd(),
+            self.room_watch.as_fd(),
+            self.hangups.as_fd(),
+            self.lines.as_fd(),
+            self.firsts.as_fd(),
+        ];
+        fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
+        let others = fds.len();
+        let open: Vec<_> = self.open_listeners(now).collect();
+        fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
+        let mut ready = Vec::new();
+        if let Err(error) = fd::wait_readable(&fds, self.patience(now), &mut ready) {
+            (self.events)(&Event::Odd { what: "poll", error: &error });
+            std::thread::sleep(ASKING);
+        }
+        let at = |number: usize| number < others && ready[number];
+        self.heard = Heard {
+            signal: at(0),
+            death: at(1),
+            report: at(2),
+            left: at(3),
+            hangup: at(4),
+            line: at(5),
+            first: at(6),
+            wish: at(7),
+        };
+        Ok(Some(
+            open.into_iter().zip(&ready[others..]).filter(|(_, ready)| **ready).map(|(at, _)| at).collect(),
+        ))
+    }
+
+    /// Reads signals and the host program's wishes, and does what time has brought.
+    pub(crate) fn heed_signals(&mut self, service: &mut dyn Service) {
+        while self.heard.signal {
+            match self.signals.next() {
+                Ok(Some(Signal::TERM | Signal::INT | Signal::QUIT)) => self.end(),
+                Ok(Some(Signal::USR1)) => {
+                    let status = self.status();
+                    (self.events)(&Event::Status(status));
+                }
+                Ok(Some(Signal::HUP)) => self.reread(service),
+                // Everything else has no meaning, and does no harm.
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    (self.events)(&Event::Odd { what: "read a signal", error: &error });
+                    break;
+                }
+            }
+        }
+        if self.heard.wish {
+            let status = self.status();
+            let ends = self.control.as_mut().map_or(0, |control| control.heed(status));
+            (0..ends).for_each(|_| self.end());
+        }
+        if self.heard.report {
+            self.collect_reports();
+        }
+        let now = Instant::now();
+        self.keep_deadlines(now);
+        self.look_after_trees(now);
+        self.look_at_breakers(now);
+        let action = self.drain.tick(now);
+        self.carry_out(action);
+    }
+
+    /// The end of a server that nobody is left in.
+    pub(crate) fn close(&mut self) -> Status {
+        self.guardian.dismiss();
+        if let Err(error) = self.workplace.trees.clear() {
+            (self.events)(&Event::Odd { what: "remove the control groups", error: &error });
+        }
+        (self.events)(&Event::Stopped { served: self.served });
+        self.status()
+    }
+
+    /// A mistake before serving has begun: nothing of ours is to be left.
+    pub(crate) fn give_up(&mut self) {
+        self.workers.kill();
+        self.guardian.dismiss();
+        // It is being told already why the server does not start.
+        let _ = self.workplace.trees.clear();
+    }
+
+    fn status(&self) -> Status {
+        let resting = |listener: &&Listener| {
+            listener.pause.is_troubled() || listener.throttle.is_troubled() || listener.breaker.is_tripped()
+        };
+        Status {
+            open: self.children.len(),
+            most: self.admit.limits().children,
+            waiting: self.admit.waiting(),
+            refused: self.admit.refused(),
+            served: self.served,
+            failed: self.failed,
+            paused: self.listeners.iter().filter(resting).count(),
+        }
+    }
+
+    /// Which listeners are looked at.
+    fn open_listeners(&self, now: Instant) -> impl Iterator<Item = usize> {
+        let serving = self.drain.is_serving();
+        let looks = [false, true].map(|nameless| serving && self.admit.look(nameless, now) == Look::Now);
+        let listeners = self.listeners.iter().enumerate().filter(move |(_, listener)| {
+            listener.is_open() && looks[usize::from(self.waits_for_names(listener))] && !rests(listener, now)
+        });
+        listeners.map(|(at, _)| at)
+    }
+
+    /// Whether nothing is known yet of who comes in at a listener.
+    fn is_nameless(&self, listener: &Listener) -> bool {
+        listener.role != Role::Accept || self.manner.balancers.is_some()
+    }
+
+    /// Whether its clients are left in the kernel's queue while there is no child: none is refused there before it is named.
+    fn waits_for_names(&self, listener: &Listener) -> bool {
+        let refuses = matches!(self.admit.limits().on_full, OnFull::Refuse { .. } | OnFull::Early { .. });
+        listener.role != Role::Accept || (self.manner.balancers.is_some() && !refuses)
+    }
+
+    /// Whether a client that says nothing does not go for nothing.
+    fn counts_silence(&self) -> bool {
+        !self.manner.limits.penalties.nobytes.is_zero()
+    }
+
+    /// How long nothing may happen before there is something to do all the same.
+    fn patience(&self, now: Instant) -> Option<Duration> {
+        let wakings = |listener: &Listener| {
+            [listener.pause.until(now), listener.throttle.until(now), listener.breaker.until(now)]
+        };
+        let serving = self.drain.is_serving();
+        let rests = self.listeners.iter().filter(|_| serving).flat_map(wakings).flatten();
+        let pace = [false, true].map(|nameless| match self.admit.look(nameless, now) {
+            Look::At(until) if serving => Some(until),
+            _ => None,
+        });
+        let asking = self.deaths.must_ask().then(|| now + ASKING);
+        let until = rests
+            .chain(pace.into_iter().flatten())
+            // While there are some who could not be given a child, nobody else is looked after either.
+            .chain(self.admit.until().filter(|_| self.held.is_empty()))
+            .chain(self.ends.until())
+            .chain(self.drain.until())
+            .chain(asking)
+            .chain(self.workers.until())
+            .chain(self.workplace.trees.until())
+            .min()?;
+        Some(until.saturating_duration_since(now))
+    }
+
+    /// Reads the rules again, checks all, and only then switches.
+    fn reread(&mut self, service: &mut dyn Service) {
+        let Some(reread) = &mut self.manner.reread else { return };
+        match reread().and_then(|rules| service.obey(&rules).map(|()| rules)) {
+            Ok(rules) => {
+                let count = rules.len();
+                self.admit.set_rules(rules);
+                (self.events)(&Event::Reloaded { rules: count });
+            }
+            Err(why) => (self.events)(&Event::NotReloaded { why: &why }),
+        }
+    }
+
+    fn mend_workers(&mut self) {
+        let now = Instant::now();
+        while let Some(at) = self.workers.due(now, self.drain.is_serving()) {
+            match self.workers.start(at, &self.workplace, &self.listeners, now) {
+                Ok(worker) => self.deaths.watch(worker),
+                Err(error) => (self.events)(&Event::Odd {
+                    what: "start a worker (it will be tried again)",
+                    error: &error,
+                }),
+            }
+        }
+    }
+
+    /// The end was asked for.
+    fn end(&mut self) {
+        let action = self.drain.asked(Instant::now());
+        self.carry_out(action);
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Nothing => {}
+            Action::Close => self.stop_accepting(),
+            Action::Nudge => self.tell_all(Signal::TERM, "TERM"),
+            Action::Kill => {
+                self.tell_all(Signal::KILL, "KILL");
+                self.workers.kill();
+                self.workplace.trees.hurry(Instant::now());
+            }
+        }
+    }
+
+    fn stop_accepting(&mut self) {
+        let (open, patience) = (self.children.len(), self.drain.patience());
+        // Closed before it is told, so that whoever hears it finds nobody listening.
+        self.listeners.drain(..).for_each(|listener| listener.remove_path());
+        self.workers.drain();
+        (self.events)(&Event::Draining { open, patience });
+        let now = Instant::now();
+        for (_, guest) in std::mem::take(&mut self.held) {
+            self.admit.leaves(guest.ticket, now);
+            self.admit.count(Reason::Ending);
+            self.refuse(&guest.arrival, Reason::Ending);
+        }
+        for (ticket, (_, arrival, _)) in std::mem::take(&mut self.room) {
+            self.admit.closes(ticket, now);
+            self.refuse(&arrival, Reason::Ending);
+        }
+    }
+
+    fn tell_all(&mut self, signal: Signal, name: &'static str) {
+        let open = self.children.len();
+        (self.events)(&Event::Ending { open, signal: name });
+        for (pid, child) in &self.children {
+            let told = match signal {
+                Signal::KILL => self.workplace.trees.kill(child.branch, *pid),
+                other => signal::send_group(*pid, other),
+            };
+            if let Err(error) = told {
+                (self.events)(&Event::Odd { what: "signal a child", error: &error });
+            }
+        }
+    }
+}
+
+/// What a child's connection is watched under: an open file that outlives its child may be told of when the child's number
+/// has been given to another.
+fn mark(ticket: Ticket, pid: Pid) -> u64 {
+    ticket << 32 | u64::from(pid.id())
+}
+
+/// Through what the kernel is asked about a listener's connections.
+fn diag(listener: &Listener) -> io::Result<(u32, Diag)> {
+    Ok((listener.interface, Diag::new()?.through(listener.interface)))
+}
+
+fn rests(listener: &Listener, now: Instant) -> bool {
+    listener.pause.until(now).is_some()
+        || listener.throttle.until(now).is_some()
+        || listener.breaker.until(now).is_some()
+}
