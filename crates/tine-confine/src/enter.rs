@@ -14,9 +14,15 @@ pub struct Prepared {
     pub(crate) directory: Option<PathBuf>,
     pub(crate) umask: u32,
     pub(crate) limits: Limits,
+    pub(crate) signals: Vec<i32>,
 }
 
 impl Prepared {
+    /// Whether a child becomes another user, or takes other groups.
+    pub fn changes_identity(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// Gives it all up. `descriptors` is the caller's: it places what the child keeps and closes the rest.
     ///
     /// # Errors
@@ -33,6 +39,6 @@ impl Prepared {
         step::directory::enter(self.directory.as_deref()).map_err(Step::Directory.failed())?;
         step::umask::enter(self.umask);
         // Last: a signal sent to the child meanwhile waits until it is what it is going to be.
-        step::signals::enter().map_err(Step::Signals.failed())
+        step::signals::enter(&self.signals).map_err(Step::Signals.failed())
     }
 }

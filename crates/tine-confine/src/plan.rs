@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::{error, fmt, io};
 
 use tine_os::identity::{self, Identity};
-use tine_os::limit::{self, RESOURCES, Rlimit};
+use tine_os::limit::{self, RESOURCES, Resource, Rlimit};
+use tine_os::signal;
 
 use crate::enter::Prepared;
 
@@ -67,6 +68,8 @@ pub enum PlanError {
     Groups(io::Error),
     /// The mask has bits beyond 0777.
     Umask(u32),
+    /// The process cannot tell what it does at signals.
+    Signals(io::Error),
 }
 
 impl Default for Plan {
@@ -124,11 +127,16 @@ impl Plan {
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
-            limits.push((resource, self.limit(name, inherited, |asked| limit::may_set(resource, asked))?));
+            let limit = self.limit(name, inherited, |asked| limit::may_set(resource, asked))?;
+            // A master raises this one for itself: see `limit::raise_nofile`.
+            if limit != inherited || resource == Resource::Nofile {
+                limits.push((resource, limit));
+            }
         }
+        let signals = signal::changed().map_err(PlanError::Signals)?;
         // Somebody who is who we want already needs no privilege, and no call that takes it.
         let identity = self.identity.clone().filter(|_| root);
-        Ok(Prepared { identity, directory: self.directory.clone(), umask: self.umask, limits })
+        Ok(Prepared { identity, directory: self.directory.clone(), umask: self.umask, limits, signals })
     }
 
     fn limit(
@@ -182,6 +190,7 @@ impl fmt::Display for PlanError {
                 write!(f, "leaving group {gid} needs root: start tine as root, or with the groups asked for")
             }
             Self::Groups(why) => write!(f, "ask for the groups of this process: {why}"),
+            Self::Signals(why) => write!(f, "ask what this process does at signals: {why}"),
             Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
         }
     }
@@ -190,7 +199,7 @@ impl fmt::Display for PlanError {
 impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Directory(_, why) | Self::Groups(why) => Some(why),
+            Self::Directory(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
             _ => None,
         }
     }

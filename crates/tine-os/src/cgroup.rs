@@ -105,6 +105,8 @@ impl Parent {
         let Some(lock) = lock(home, name).map_err(|why| said("lock", path, &why))? else { return Ok(None) };
         let leaves =
             open_path(home, name).and_then(fd::duplicate_high).map_err(|why| said("open", path, &why))?;
+        // That of the group that this process is in, which is above each leaf.
+        remember(home).map_err(|why| said("open", path, &why))?;
         Ok(Some(Parent { path: path.to_owned(), leaves, _lock: lock }))
     }
 
@@ -137,7 +139,7 @@ impl Parent {
         Ok(rustix::fs::unlinkat(&self.leaves, Name::of_leaf(n).as_c_str(), AtFlags::REMOVEDIR)?)
     }
 
-    /// The directory of a leaf, for a child to be born in: [`fork_into`](crate::fork::fork_into).
+    /// Opens a leaf, for children to be born in: [`fork_into`](crate::fork::fork_into), [`spawn`](crate::spawn).
     ///
     /// A leaf that was killed is of no use for that again: Linux, as of 6.18, compares how often the newborn's group was killed
     /// with how often its parent's was, takes a difference for a kill that came just now, and kills the newborn. So such a
@@ -145,12 +147,13 @@ impl Parent {
     ///
     /// # Errors
     /// ENOENT when there is none of this number; EMFILE, ENFILE.
-    pub fn open_leaf(&self, n: u32) -> io::Result<OwnedFd> {
+    pub fn open_leaf(&self, n: u32) -> io::Result<Leaf> {
         fault::point("open")?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let leaf = rustix::fs::openat(&self.leaves, Name::of_leaf(n).as_c_str(), flags, Mode::empty())?;
-        // Out of the way of what is placed in a child.
-        fd::duplicate_high(leaf)
+        let directory = rustix::fs::openat(&self.leaves, Name::of_leaf(n).as_c_str(), flags, Mode::empty())?;
+        let events = open_file(&directory, c"cgroup.events", OFlags::RDONLY)?;
+        remember(&directory)?;
+        Ok(Leaf { directory, events })
     }
 
     /// Kills all in a leaf and below, whoever they are; nobody there is no error. They have not ended yet when this
@@ -282,6 +285,30 @@ fn try_child(theirs: &OwnedFd) -> ! {
     let _ = socket::send(theirs, &[0]);
     let _ = socket::receive(theirs, &mut [0]);
     fork::exit(0)
+}
+
+/// An open leaf: opening one for each child costs as much as ten other calls.
+#[derive(Debug)]
+pub struct Leaf {
+    directory: OwnedFd,
+    events: OwnedFd,
+}
+
+impl Leaf {
+    /// As [`Parent::is_populated`].
+    ///
+    /// # Errors
+    /// ENODEV when it was removed.
+    pub fn is_populated(&self) -> io::Result<bool> {
+        is_populated(&self.events)
+    }
+}
+
+impl AsFd for Leaf {
+    /// Its directory.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
 }
 
 impl AsFd for Parent {
@@ -425,6 +452,13 @@ fn open_file(within: impl AsFd, name: &CStr, how: OFlags) -> io::Result<OwnedFd>
     fault::point("open")?;
     let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(within, name, flags, Mode::empty())?)
+}
+
+/// Looks a group's `cgroup.procs` up, and leaves it in the kernel's cache: at each birth into the group or one below it the kernel
+/// asks whether that may be written to, and where it has forgotten the file it makes it anew for that, which costs as much as
+/// five system calls.
+fn remember(group: impl AsFd) -> io::Result<()> {
+    open_file(group, c"cgroup.procs", OFlags::PATH).map(drop)
 }
 
 fn write_file(within: impl AsFd, name: &CStr, text: &[u8]) -> io::Result<()> {

@@ -157,8 +157,10 @@ impl Environ {
             rest /= 10;
             n += 1;
         }
-        for (i, digit) in digits[..n].iter().rev().enumerate() {
-            self.bytes[at + i] = *digit;
+        // All of the room: where the memory is the parent's, what another child wrote before is still there.
+        let written = digits[..n].iter().rev().chain(std::iter::repeat(&0));
+        for (place, digit) in self.bytes[at..at + PID_DIGITS].iter_mut().zip(written) {
+            *place = *digit;
         }
     }
 }

@@ -216,6 +216,18 @@ pub fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Another descriptor for the same open file, close-on-exec and above all that [`place`] writes to: a worker of ours has six.
+///
+/// The lowest there is: a child that shares the master's table takes a copy of it as far as the highest that it needs, and
+/// this is for what it needs.
+///
+/// # Errors
+/// EMFILE when there is no room.
+pub fn duplicate_low(fd: impl AsFd) -> io::Result<OwnedFd> {
+    fault::point("dup")?;
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 8)?)
+}
+
 /// Another descriptor for the same open file, close-on-exec and above all that [`place`] writes to.
 ///
 /// # Errors

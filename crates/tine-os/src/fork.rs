@@ -129,22 +129,22 @@ pub fn fork_into(group: BorrowedFd<'_>) -> Result<Forked, ForkError> {
 /// `struct clone_args` of linux/sched.h in its third version, which has the control group.
 #[derive(Default)]
 #[repr(C)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+pub(crate) struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
 }
 
 /// linux/sched.h; wider than the flags that the C library names.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(crate) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Where the C library keeps the id of this thread: it has told the kernel, set_tid_address(2), which tells it again.
 fn thread_id_address() -> io::Result<usize> {

@@ -24,6 +24,7 @@ pub mod random;
 pub mod ready;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod wait;
 
 pub use fork::{ForkError, Forked, fork};

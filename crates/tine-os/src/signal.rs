@@ -15,8 +15,8 @@ use rustix::process::{PidfdFlags, kill_process_group, pidfd_open, pidfd_send_sig
 
 use crate::{Pid, check, fault};
 
-/// The signals that stay as they are: those that tell of a fault in the code that runs, those of job control, and
-/// SIGCHLD, whose default is to do nothing (the dead are learned of otherwise: see `wait`).
+/// The signals that do not arrive as data: those that tell of a fault in the code that runs, those of job control, and
+/// SIGCHLD, which is read elsewhere (see `wait`).
 const LEFT_ALONE: [libc::c_int; 12] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -50,17 +50,16 @@ impl Signals {
             // SAFETY: `set` is an initialised set that outlives the call, the number is a signal's.
             check(unsafe { libc::sigdelset(&mut set, signal) })?;
         }
-        set_mask(&set)?;
+        let mut blocked = set;
+        // SAFETY: as above.
+        check(unsafe { libc::sigaddset(&mut blocked, libc::SIGCHLD) })?;
+        set_mask(&blocked)?;
         for signal in 1..=libc::SIGRTMAX() {
             if !LEFT_ALONE[..7].contains(&signal) {
                 set_default(signal)?;
             }
         }
-        fault::point("signalfd")?;
-        // SAFETY: `set` is initialised and outlives the call; -1 asks for a new descriptor (signalfd(2)).
-        let fd = check(unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
-        // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
-        Ok(Signals(unsafe { OwnedFd::from_raw_fd(fd) }))
+        descriptor(&set).map(Signals)
     }
 
     /// The next signal that waits, if one does; real-time signals mean nothing to us and are passed over.
@@ -98,15 +97,52 @@ impl AsRawFd for Signals {
     }
 }
 
-/// In a child: every disposition default, SIGPIPE's too, and nothing blocked.
+/// The signals whose disposition is not the default now: those that are ignored, and those that have a handler.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub fn changed() -> io::Result<Vec<i32>> {
+    fault::point("sigaction")?;
+    let mut changed = Vec::new();
+    for signal in 1..=libc::SIGRTMAX() {
+        if disposition(signal)? != libc::SIG_DFL {
+            changed.push(signal);
+        }
+    }
+    Ok(changed)
+}
+
+/// Blocks SIGCHLD and makes a descriptor that can be read when one has come: some child has died, or several have, for it does
+/// not queue. [`Signals::take_over`] leaves it blocked.
+///
+/// # Errors
+/// What sigprocmask(2) and signalfd(2) say.
+pub(crate) fn of_deaths() -> io::Result<OwnedFd> {
+    let mut set = every_signal();
+    // SAFETY: `set` is a set of ours that outlives the call.
+    check(unsafe { libc::sigemptyset(&mut set) })?;
+    // SAFETY: as above; the number is a signal's.
+    check(unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) })?;
+    // SAFETY: `set` is initialised and outlives the call; a null old set is allowed (sigprocmask(2)).
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) })?;
+    descriptor(&set)
+}
+
+fn descriptor(set: &libc::sigset_t) -> io::Result<OwnedFd> {
+    fault::point("signalfd")?;
+    // SAFETY: `set` is initialised and outlives the call; -1 asks for a new descriptor (signalfd(2)).
+    let fd = check(unsafe { libc::signalfd(-1, set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// In a child: the dispositions of these default again, SIGPIPE's too if it is among them, and nothing blocked.
 ///
 /// # Errors
 /// What sigaction(2) and sigprocmask(2) say.
-pub fn reset() -> io::Result<()> {
+pub fn reset(changed: &[i32]) -> io::Result<()> {
     fault::point("sigaction")?;
-    for signal in 1..=libc::SIGRTMAX() {
-        set_default(signal)?;
-    }
+    changed.iter().try_for_each(|signal| set_default(*signal))?;
     fault::point("sigprocmask")?;
     let mut none = every_signal();
     // SAFETY: `none` is a set of ours that outlives the call.
@@ -176,6 +212,16 @@ fn every_signal() -> libc::sigset_t {
 fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
     // SAFETY: `set` is initialised and outlives the call; a null old set is allowed (sigprocmask(2)).
     check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, ptr::null_mut()) }).map(drop)
+}
+
+/// What becomes of a signal; asked of the kernel itself, as below.
+fn disposition(signal: libc::c_int) -> io::Result<libc::sighandler_t> {
+    let mut now = [0usize; 4];
+    let (new, old, size) = (ptr::null::<usize>(), now.as_mut_ptr(), size_of::<u64>());
+    // SAFETY: a null `new` changes nothing, and `old` has room for the four words that the kernel writes at most, of which the
+    // first is the handler (rt_sigaction(2)).
+    let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, new, old, size) };
+    check(done as libc::c_int).map(|_| now[0])
 }
 
 /// Asks the kernel itself: the C library will not touch the two real-time signals that it uses, and a program that it

@@ -1,13 +1,13 @@
 //! Death: learning which child died at a cost that does not depend on how many live, and losing none.
 //!
-//! Asking for *any* dead child makes the kernel walk all of them; SIGCHLD does not queue, so that a burst of deaths
-//! is told as one; and a process descriptor for each child lengthens the table that every fork copies. So each child
-//! has a process descriptor (pidfd) in an epoll set, which names the dead one by one, and only the youngest
-//! [`YOUNG_MOST`] descriptors stay in our table: older ones are *parked*, that is sent through a socket to
-//! ourselves and left in its queue. There they stay open, the epoll set goes on watching them, and a fork does not
-//! copy them. Most clients are gone before their child's descriptor is ever parked.
+//! Asking for *any* dead child makes the kernel walk all of them, and SIGCHLD does not queue, so that a burst of deaths is told
+//! as one. While there are few children the walk is the cheapest way all the same, and SIGCHLD says when to ask.
+//! From [`FEW_MOST`] on each child has a process descriptor (pidfd) in an epoll set, which names the dead one by one. One for each
+//! child would lengthen the table that every fork copies, so only the youngest [`YOUNG_MOST`] descriptors stay in our table:
+//! older ones are *parked*, that is sent through a socket to ourselves and left in its queue. There they stay open, the
+//! epoll set goes on watching them, and a fork does not copy them.
 //!
-//! pidfd_open(2), epoll(7), unix(7) (SCM_RIGHTS), wait4(2).
+//! waitid(2), signalfd(2), pidfd_open(2), epoll(7), unix(7) (SCM_RIGHTS), wait4(2).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -20,7 +20,11 @@ use std::time::Duration;
 use rustix::event::epoll;
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::{Pid, check, fault, pass, socket};
+use crate::{Pid, check, fault, fd, orphan, pass, signal, socket};
+
+/// Up to how many children the kernel is asked for any of them that has died. It looks at 128 in the time that one process
+/// descriptor costs.
+pub const FEW_MOST: usize = 128;
 
 /// How many process descriptors may stand in the table that a fork copies before the older half is parked.
 pub const YOUNG_MOST: usize = 128;
@@ -62,6 +66,14 @@ pub struct Usage {
 /// Watches children until they die.
 #[derive(Debug)]
 pub struct Deaths {
+    /// While they are few; `None`: each has a descriptor.
+    few: Option<BTreeSet<Pid>>,
+    /// Whether there may be more dead among the few than were told of.
+    more: bool,
+    /// Whether there were children before us, which are not ours to ask about; then there are never few.
+    strangers: bool,
+    /// Readable when some child has died.
+    signal: OwnedFd,
     epoll: OwnedFd,
     young: VecDeque<(Pid, OwnedFd)>,
     lot: Lot,
@@ -80,22 +92,51 @@ struct Lot {
 }
 
 impl Deaths {
-    /// Watches nobody yet.
+    /// Watches nobody yet. SIGCHLD is blocked from here on.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM.
     pub fn new() -> io::Result<Deaths> {
+        let mut strangers = Vec::new();
+        // Where it cannot be known whether there are any, there might be.
+        let alone = orphan::children(&mut strangers).is_ok() && strangers.is_empty();
+        let few = alone.then(BTreeSet::new);
+        let signal = signal::of_deaths()?;
         fault::point("epoll_create1")?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (entrance, exit) = socket::pair(socket::Kind::Packet)?;
         let lot = Lot { entrance, exit, living: BTreeSet::new(), parked: 0 };
-        Ok(Deaths { epoll, young: VecDeque::new(), lot, unwatched: Vec::new() })
+        let young = VecDeque::new();
+        Ok(Deaths { few, more: false, strangers: !alone, signal, epoll, young, lot, unwatched: Vec::new() })
+    }
+
+    /// Whether a child that is born now had better be born with a process descriptor, to be given to [`Deaths::watch_by`].
+    pub fn wants_descriptor(&self) -> bool {
+        self.few.as_ref().is_none_or(|few| few.len() >= FEW_MOST)
     }
 
     /// Watches a child of this process that nobody has waited for. Cannot fail: where there is no descriptor to be had,
     /// the child is asked about at each [`Deaths::collect`] until there is.
     pub fn watch(&mut self, child: Pid) {
-        match self.open(child) {
+        match &mut self.few {
+            Some(few) if few.len() < FEW_MOST => {
+                few.insert(child);
+            }
+            _ => self.watch_by(child, open(child)),
+        }
+    }
+
+    /// As [`Deaths::watch`], by a process descriptor that there is already.
+    pub fn watch_by(&mut self, child: Pid, pidfd: io::Result<OwnedFd>) {
+        // They are not few any more. Who of those has died meanwhile is told by its descriptor at once.
+        for other in self.few.take().into_iter().flatten() {
+            self.watch_each(other, open(other));
+        }
+        self.watch_each(child, pidfd);
+    }
+
+    fn watch_each(&mut self, child: Pid, pidfd: io::Result<OwnedFd>) {
+        match pidfd.and_then(|pidfd| self.add(child, pidfd)) {
             Ok(pidfd) => self.young.push_back((child, pidfd)),
             Err(_) => self.unwatched.push(child),
         }
@@ -111,7 +152,7 @@ impl Deaths {
 
     /// Whether there are children that no event will tell of, so that [`Deaths::collect`] must be called now and then.
     pub fn must_ask(&self) -> bool {
-        !self.unwatched.is_empty()
+        !self.unwatched.is_empty() || self.more
     }
 
     /// Appends children that have died, each exactly once, at most a few dozen a call; they are still to be reaped.
@@ -119,6 +160,9 @@ impl Deaths {
     /// # Errors
     /// What epoll_wait(2) says; an interruption is no error.
     pub fn collect(&mut self, dead: &mut Vec<Pid>) -> io::Result<()> {
+        if self.few.is_some() {
+            return self.collect_any(dead);
+        }
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; TOLD_TOGETHER];
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         match fault::point("epoll_wait").and_then(|()| Ok(epoll::wait(&self.epoll, &mut events, Some(&now))?))
@@ -142,6 +186,32 @@ impl Deaths {
         Ok(())
     }
 
+    /// The first of the few that has died. Whether there is another can be asked only when this one was reaped.
+    fn collect_any(&mut self, dead: &mut Vec<Pid>) -> io::Result<()> {
+        // Before the question: a death after this is signalled anew.
+        let mut news = [0u8; size_of::<libc::signalfd_siginfo>()];
+        match fd::read(&self.signal, &mut news) {
+            Err(why) if !matches!(why.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Err(why);
+            }
+            _ => {}
+        }
+        for unwatched in std::mem::take(&mut self.unwatched) {
+            if has_ended(unwatched) {
+                dead.push(unwatched);
+            } else {
+                self.few.iter_mut().for_each(|few| _ = few.insert(unwatched));
+            }
+        }
+        // Until there is an answer, there may be.
+        self.more = true;
+        let any = any_dead()?;
+        // Until this one is reaped, nobody behind it is told.
+        self.more = any.is_some();
+        dead.extend(any.filter(|any| !dead.contains(any)));
+        Ok(())
+    }
+
     /// Takes leave of a dead child: its status and bill, or `None` when it has not ended after all.
     ///
     /// # Errors
@@ -155,16 +225,27 @@ impl Deaths {
     }
 
     fn forget(&mut self, child: Pid) {
+        if let Some(few) = &mut self.few {
+            few.remove(&child);
+            return;
+        }
         if let Some(at) = self.young.iter().position(|(pid, _)| *pid == child) {
             self.young.remove(at);
         } else if self.lot.living.remove(&child) && self.lot.living.is_empty() {
             self.lot.clear();
         }
+        // Half as many, or one who comes and goes would make us change at each turn.
+        let watched = self.young.len() + self.lot.living.len();
+        if watched <= FEW_MOST / 2 && self.unwatched.is_empty() && !self.strangers {
+            self.lot.clear();
+            let parked = std::mem::take(&mut self.lot.living);
+            self.few = Some(self.young.drain(..).map(|(pid, _)| pid).chain(parked).collect());
+            // What was signalled meanwhile was not looked at.
+            self.more = true;
+        }
     }
 
-    fn open(&self, child: Pid) -> io::Result<OwnedFd> {
-        fault::point("pidfd_open")?;
-        let pidfd = pidfd_open(child.kernel(), PidfdFlags::empty())?;
+    fn add(&self, child: Pid, pidfd: OwnedFd) -> io::Result<OwnedFd> {
         let data = epoll::EventData::new_u64(child.as_raw() as u64);
         // Once only: a parked descriptor cannot be taken out of the set, and must not go on ringing.
         let when = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
@@ -185,9 +266,9 @@ impl Deaths {
 }
 
 impl AsFd for Deaths {
-    /// Readable when [`Deaths::collect`] has something to tell.
+    /// Readable when [`Deaths::collect`] has something to tell. Another one after a child was watched or reaped.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        if self.few.is_some() { self.signal.as_fd() } else { self.epoll.as_fd() }
     }
 }
 
@@ -256,6 +337,33 @@ pub fn wait(child: Pid) -> io::Result<Option<Ended>> {
     // SAFETY: zeroed above, and zero is a valid `rusage`; the kernel has filled it in since.
     let usage = unsafe { usage.assume_init() };
     Ok(Some(Ended { status: ExitStatus::from_raw(status), usage: Usage::from(usage) }))
+}
+
+fn open(child: Pid) -> io::Result<OwnedFd> {
+    fault::point("pidfd_open")?;
+    Ok(pidfd_open(child.kernel(), PidfdFlags::empty())?)
+}
+
+/// A child that has died, without reaping it.
+fn any_dead() -> io::Result<Option<Pid>> {
+    let mut found = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let look = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    loop {
+        let asked = fault::point("waitid").and_then(|()| {
+            // SAFETY: the pointer is to live memory of ours of the right type (waitid(2)).
+            check(unsafe { libc::waitid(libc::P_ALL, 0, found.as_mut_ptr(), look) })
+        });
+        match asked {
+            Ok(_) => break,
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(why) if why.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+            Err(why) => return Err(why),
+        }
+    }
+    // SAFETY: zeroed above, and zero is a valid `siginfo_t`; the kernel has filled it in since, if anybody has died.
+    let found = unsafe { found.assume_init() };
+    // SAFETY: waitid(2) has written the fields of SIGCHLD, or none, and then the id is zero still.
+    Ok(Pid::from_raw(unsafe { found.si_pid() }))
 }
 
 /// Whether a child has died, without reaping it.

@@ -1,7 +1,7 @@
 //! The builder, and the three ways to serve: a handler, a program, datagrams.
 
 use std::cell::RefCell;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use tine_confine::Plan;
 use tine_os::datagram::Basket;
 use tine_os::limit;
 use tine_os::socket::{self, Addr, Kind};
+use tine_os::spawn::Nursery;
 use tine_os::{Pid, fd, fork};
 
 use crate::addr::{AddrError, Listen, Transport};
@@ -345,7 +346,7 @@ impl Server {
         let lines = if self.balancers.is_some() { self.limits.children } else { 0 };
         let queued = if matches!(self.limits.on_full, OnFull::Wait) { 0 } else { places };
         let needed = (self.limits.children + lines + queued + self.listeners.len()) as u64 + DESCRIPTORS;
-        let allowed = limit::raise_nofile(needed + (places - queued) as u64)
+        let allowed = limit::raise_nofile(needed + (places - queued + 4 * Trees::OPEN_MOST) as u64)
             .map_err(system("raise the limit on open descriptors"))?;
         if allowed < needed {
             return Err(StartError::Descriptors { children: self.limits.children, needed, allowed });
@@ -353,13 +354,19 @@ impl Server {
         // Where nobody asked for a waiting room, it is as large as there is room for.
         let held_most = queued + (allowed - needed).min((places - queued) as u64) as usize;
         let reports = Reports::new().map_err(system("make a pipe for reports"))?;
-        let null = fd::null().map_err(system("open /dev/null"))?;
-        let log = fd::duplicate(std::io::stderr()).map_err(system("duplicate standard error"))?;
-        let (trees, why) =
+        let null = fd::null().and_then(fd::duplicate_low).map_err(system("open /dev/null"))?;
+        let log = fd::duplicate_low(std::io::stderr()).map_err(system("duplicate standard error"))?;
+        // Whoever becomes another user could be stopped by that user before it is a program, and the master with it; and where
+        // the kernel does not allow such births, a fork does the same for more.
+        let nursery = if programs && !plan.changes_identity() { Nursery::new().ok() } else { None };
+        let (mut trees, why) =
             Trees::new(self.keep, programs).map_err(system("hold the processes of a connection together"))?;
         let mut events = events;
         if let Some(why) = &why {
             events(&Event::Trees { by: trees.name(), why });
+        }
+        if nursery.is_some() && allowed >= needed + (places - queued) as u64 + 4 * Trees::OPEN_MOST as u64 {
+            trees.keep_open();
         }
         let (orphans, master) = (self.orphans, Pid::own());
         let workplace = Workplace { plan, null, log, reports, trees, orphans, master };
@@ -371,7 +378,9 @@ impl Server {
             balancers: self.balancers,
             reread,
         };
-        Master::new(self.listeners, workplace, manner, held_most, events)
+        let mut master = Master::new(self.listeners, workplace, manner, held_most, events)?;
+        master.nursery = nursery;
+        Ok(master)
     }
 
     /// What cannot go together.
@@ -434,7 +443,13 @@ impl Service for Nobody {
         Ok(())
     }
 
-    fn serve(&mut self, _: &Workplace, _: &Place<'_>, _: Birth) -> tine_confine::Failure {
+    fn serve(
+        &mut self,
+        _: &Workplace,
+        _: &Place<'_>,
+        _: BorrowedFd<'_>,
+        _: &mut Birth,
+    ) -> tine_confine::Failure {
         fork::internal("a child for a server that has only workers")
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
-pub(crate) fn enter() -> io::Result<()> {
-    tine_os::signal::reset()
+/// `changed`: those that were otherwise when the plan was prepared; nobody makes others so after that.
+pub(crate) fn enter(changed: &[i32]) -> io::Result<()> {
+    tine_os::signal::reset(changed)
 }

@@ -3,12 +3,16 @@
 #![forbid(unsafe_code)]
 
 mod cgroups;
+mod deaths;
 mod orphans;
 mod signals;
+mod spawned;
 mod support;
 mod watched;
 
 fn main() {
-    let tests = [signals::TESTS, watched::TESTS, orphans::TESTS, cgroups::TESTS].concat();
+    let tests =
+        [signals::TESTS, watched::TESTS, orphans::TESTS, cgroups::TESTS, deaths::TESTS, spawned::TESTS]
+            .concat();
     support::main(&tests, cgroups::tidy_up);
 }

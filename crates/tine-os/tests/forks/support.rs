@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
+use tine_os::cgroup::Leaf;
 use tine_os::signal::{self, Signal};
 use tine_os::socket::{self, Kind};
 use tine_os::{Forked, Pid, fd, fork, wait};
@@ -80,7 +81,7 @@ pub fn child(keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
 }
 
 /// As [`child`], born in a control group.
-pub fn child_in(group: Option<OwnedFd>, keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
+pub fn child_in(group: Option<Leaf>, keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
     let forked = group.as_ref().map_or_else(fork, |group| fork::fork_into(group.as_fd()));
     match forked.expect("a fork") {
         Forked::Child => {

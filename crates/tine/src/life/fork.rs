@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
+use tine_os::socket::Addr;
+use tine_os::spawn::{Newborn, Nursery, With};
 use tine_os::{Forked, Pid, fd, orphan};
 
-use crate::life::bind::Arrival;
 use crate::life::reap::{Report, Reports};
 use crate::life::tree::{Branch, Orphans, Trees};
+use crate::peer::Peer;
 
 /// What every child is given, opened and laid out before the first one.
 #[derive(Debug)]
@@ -25,16 +27,19 @@ pub(crate) struct Workplace {
     pub master: Pid,
 }
 
-/// A client on its way into a child of its own.
+/// What a child knows of its client, beside the connection.
 #[derive(Debug)]
 pub(crate) struct Birth {
-    pub arrival: Arrival,
+    pub peer: Peer,
+    pub local: Addr,
     /// Where the child's processes are held together.
     pub branch: Branch,
     /// The child's end of a line on which it says who its client is, where a balancer has to be asked first.
     pub line: Option<OwnedFd>,
     /// When the child was about to be born.
     pub born: Instant,
+    /// The master sleeps until the child has begun, and knows by itself how long that took.
+    pub awaited: bool,
 }
 
 /// The exit status of a child that could not start; why is in its report.
@@ -47,13 +52,13 @@ pub(crate) const SETUP_FAILED: u8 = 111;
 /// What the kernel says: EAGAIN or ENOMEM.
 pub(crate) fn fork(
     workplace: &Workplace,
-    group: Option<OwnedFd>,
+    group: Option<BorrowedFd<'_>>,
     task: impl FnOnce(&Workplace) -> Failure,
 ) -> io::Result<Pid> {
     // What stands in our buffer would otherwise be written by the child as well. Nobody reads it: nothing to do.
     let _ = io::stdout().flush();
-    let forked = match &group {
-        Some(group) => tine_os::fork::fork_into(group.as_fd()),
+    let forked = match group {
+        Some(group) => tine_os::fork::fork_into(group),
         None => tine_os::fork(),
     };
     match forked {
@@ -68,15 +73,48 @@ pub(crate) fn fork(
     }
 }
 
+/// As [`fork`], for a child that only becomes a program: the master sleeps until it has, and nothing is copied.
+///
+/// # Errors
+/// What the kernel says; nobody was born then.
+pub(crate) fn spawn(
+    nursery: &mut Nursery,
+    workplace: &Workplace,
+    client: BorrowedFd<'_>,
+    (group, pidfd): (Option<BorrowedFd<'_>>, bool),
+    task: impl FnOnce(&Workplace, BorrowedFd<'_>) -> Failure,
+) -> io::Result<Newborn> {
+    let with = With { group, first: nursery.first_above(&workplace.needed()), pidfd };
+    nursery.spawn(client, with, |client, unshared| {
+        let failure = match unshared {
+            Ok(()) => task(workplace, client),
+            Err(why) => Step::Descriptors.failed()(why),
+        };
+        workplace.reports.send(&Report::Failed(failure));
+        SETUP_FAILED
+    })
+}
+
 impl Workplace {
+    /// The descriptors that a child needs until it has started.
+    fn needed(&self) -> [RawFd; 4] {
+        let [reports, later] = self.reports.child_ends();
+        [self.null.as_raw_fd(), self.log.as_raw_fd(), reports, later]
+    }
+
     /// In a child: takes its place among the trees and enters the plan, with `fds` in the places 0, 1, 2 ..., the way to
     /// report, and what is still needed of `birth`; nothing else is open.
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn begin(&self, birth: &Birth, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+    pub(crate) fn begin(
+        &self,
+        client: BorrowedFd<'_>,
+        birth: &Birth,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), Failure> {
         self.trees.enter(birth.branch).map_err(Step::Tree.failed())?;
-        let line = birth.line.as_ref().map(|line| [line.as_raw_fd(), birth.arrival.fd.as_raw_fd()]);
+        let line = birth.line.as_ref().map(|line| [line.as_raw_fd(), client.as_raw_fd()]);
         self.enter(fds, line.as_ref().map_or(&[], |both| both))?;
         match self.orphans {
             Orphans::Finish => Ok(()),

@@ -56,7 +56,7 @@ impl Reports {
     pub(crate) fn new() -> io::Result<Reports> {
         let ((read, write), (read_later, write_later)) = (fd::pipe()?, fd::pipe()?);
         // Out of the way of what is placed in a child.
-        let (write, write_later) = (fd::duplicate_high(write)?, fd::duplicate_high(write_later)?);
+        let (write, write_later) = (fd::duplicate_low(write)?, fd::duplicate_low(write_later)?);
         Ok(Reports { read, write, read_later, write_later })
     }
 

@@ -4,7 +4,6 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
@@ -21,7 +20,6 @@ use crate::conn::Conn;
 use crate::front::introduction::introduce;
 use crate::handler::Handler;
 use crate::life::admit::{Rule, RuleId, Rules};
-use crate::life::bind::Arrival;
 use crate::life::fork::{Birth, Workplace};
 use crate::life::reap::Report;
 use crate::peer::Peer;
@@ -36,8 +34,20 @@ pub(crate) trait Service {
     /// In the master: takes what rules say of its children, or says why it cannot.
     fn obey(&mut self, rules: &Rules) -> Result<(), String>;
 
-    /// In the child; comes back only to say what failed before it could begin.
-    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure;
+    /// In the child; comes back only to say what failed before it could begin. What it is given is never dropped: its numbers
+    /// belong to nobody when the descriptors have been placed.
+    fn serve(
+        &mut self,
+        workplace: &Workplace,
+        place: &Place<'_>,
+        client: BorrowedFd<'_>,
+        birth: &mut Birth,
+    ) -> Failure;
+
+    /// Whether a child does nothing but become a program, and leaves the master's memory as it is.
+    fn only_executes(&self) -> bool {
+        false
+    }
 
     /// Whether exit status 101 is a panic of our own code's.
     fn panics(&self) -> bool {
@@ -73,28 +83,31 @@ impl<H: Handler> Service for HandlerService<H> {
         true
     }
 
-    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure {
-        // Its numbers will belong to nobody when they have been placed, so nobody may close them.
-        let mut birth = ManuallyDrop::new(birth);
-        let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), birth.arrival.fd.as_fd()];
-        if let Err(failure) = workplace.begin(&birth, &fds) {
+    fn serve(
+        &mut self,
+        workplace: &Workplace,
+        place: &Place<'_>,
+        client: BorrowedFd<'_>,
+        birth: &mut Birth,
+    ) -> Failure {
+        let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), client];
+        if let Err(failure) = workplace.begin(client, birth, &fds) {
             return failure;
         }
         let mut header = None;
         if let Some(line) = &birth.line {
-            let Arrival { fd, peer, local } = &birth.arrival;
-            match introduce(fd.as_fd(), line.as_fd(), place.timeout, (peer, local)) {
+            match introduce(client, line.as_fd(), place.timeout, (&birth.peer, &birth.local)) {
                 Err(why) => return Step::Introduction.failed()(why),
                 Ok(known) => {
-                    tell_signs(workplace, place, fd.as_fd());
+                    tell_signs(workplace, place, client);
                     header = Some(known.header);
-                    (birth.arrival.peer, birth.arrival.local) = (known.peer, known.local);
+                    (birth.peer, birth.local) = (known.peer, known.local);
                 }
             }
         }
         let nobody = Peer { addr: Addr::Unnamed, credentials: None };
-        let peer = std::mem::replace(&mut birth.arrival.peer, nobody);
-        let local = std::mem::replace(&mut birth.arrival.local, Addr::Unnamed);
+        let peer = std::mem::replace(&mut birth.peer, nobody);
+        let local = std::mem::replace(&mut birth.local, Addr::Unnamed);
         workplace.reports.send(&Report::Ready(birth.born.elapsed()));
         match workplace.settle(4).and_then(|()| fd::placed(3)) {
             Err(why) => Step::Descriptors.failed()(why),
@@ -164,10 +177,17 @@ impl Service for Program {
         Ok(())
     }
 
-    fn serve(&mut self, workplace: &Workplace, place: &Place<'_>, birth: Birth) -> Failure {
-        // As above: its numbers are closed when the descriptors have been placed, and exec may still fail.
-        let birth = ManuallyDrop::new(birth);
-        let client = birth.arrival.fd.as_fd();
+    fn only_executes(&self) -> bool {
+        true
+    }
+
+    fn serve(
+        &mut self,
+        workplace: &Workplace,
+        place: &Place<'_>,
+        client: BorrowedFd<'_>,
+        birth: &mut Birth,
+    ) -> Failure {
         let errors = match self.stderr {
             Stderr::Log => workplace.log(),
             Stderr::Socket => client,
@@ -179,29 +199,30 @@ impl Service for Program {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
-        if let Err(failure) = workplace.begin(&birth, fds) {
+        if let Err(failure) = workplace.begin(client, birth, fds) {
             return failure;
         }
         if let Some(line) = &birth.line {
-            let Arrival { fd, peer, local } = &birth.arrival;
-            let known = match introduce(fd.as_fd(), line.as_fd(), place.timeout, (peer, local)) {
+            let known = match introduce(client, line.as_fd(), place.timeout, (&birth.peer, &birth.local)) {
                 Err(why) => return Step::Introduction.failed()(why),
                 Ok(known) => known,
             };
-            tell_signs(workplace, place, fd.as_fd());
+            tell_signs(workplace, place, client);
             let rule = place.rules.of(&known.peer);
             let client = Client {
                 peer: &known.peer,
                 local: &known.local,
                 transport: place.transport,
                 from_same: known.from_same,
-                cookie: socket::cookie(fd).unwrap_or(0),
-                via: Some(peer),
+                cookie: socket::cookie(client).unwrap_or(0),
+                via: Some(&birth.peer),
                 header: Some(&known.header),
             };
             self.prepare(&client, rule);
         }
-        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
+        if !birth.awaited {
+            workplace.reports.send(&Report::Ready(birth.born.elapsed()));
+        }
         let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
         Step::Exec.failed()(exec(argv, &mut self.environ))
     }

@@ -11,10 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use tine_os::cgroup::Parent;
+use tine_os::cgroup::{Leaf, Parent};
 use tine_os::signal::{self, Signal};
 use tine_os::{Pid, orphan};
 
@@ -65,7 +65,12 @@ struct Pool {
     parent: Parent,
     /// The process that has made it.
     owner: Pid,
-    free: Vec<u32>,
+    /// Those that nobody is in, the last used last; the first few of them are open.
+    free: Vec<(u32, Option<Leaf>)>,
+    free_open: usize,
+    /// The youngest leaves that somebody is in, open, and how many of them at most.
+    young: VecDeque<(u32, Leaf)>,
+    young_most: usize,
     /// Numbers of leaves that were killed and removed since: to be made again.
     gone: Vec<u32>,
     /// Leaves in which something was killed, and in which no child can be born any more: see [`Parent::open_leaf`].
@@ -100,6 +105,9 @@ pub(crate) enum Branch {
 impl Trees {
     /// How long those who are left may take.
     pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+    /// How many leaves stay open that somebody is in, and as many that nobody is in; two descriptors each.
+    pub(crate) const OPEN_MOST: usize = 32;
 
     /// How often they are looked at.
     const LOOKING: Duration = Duration::from_millis(50);
@@ -151,23 +159,36 @@ impl Trees {
         }
     }
 
-    /// A place for the next child, and the group that it is to be born in.
-    pub(crate) fn grow(&mut self) -> io::Result<(Branch, Option<OwnedFd>)> {
-        let By::Cgroup(pool) = &mut self.by else { return Ok((Branch::Own, None)) };
-        let leaf = pool.take()?;
-        match pool.parent.open_leaf(leaf) {
-            Ok(group) => Ok((Branch::Leaf(leaf), Some(group))),
-            Err(why) => {
-                pool.free.push(leaf);
-                Err(why)
+    /// A place for the next child.
+    pub(crate) fn grow(&mut self) -> io::Result<Branch> {
+        match &mut self.by {
+            By::Cgroup(pool) => pool.take().map(Branch::Leaf),
+            _ => Ok(Branch::Own),
+        }
+    }
+
+    /// The group that a child is to be born in, for whom its place was just grown.
+    pub(crate) fn group(&self, branch: Branch) -> Option<BorrowedFd<'_>> {
+        match (&self.by, branch) {
+            (By::Cgroup(pool), Branch::Leaf(leaf)) => {
+                pool.young.back().filter(|(n, _)| *n == leaf).map(|(_, open)| open.as_fd())
             }
+            _ => None,
+        }
+    }
+
+    /// Leaves may stay open, as many as [`Trees::OPEN_MOST`]: it does not make births dearer.
+    pub(crate) fn keep_open(&mut self) {
+        if let By::Cgroup(pool) = &mut self.by {
+            pool.young_most = Trees::OPEN_MOST;
         }
     }
 
     /// The place of a child that was not born after all.
     pub(crate) fn spare(&mut self, branch: Branch) {
         if let (By::Cgroup(pool), Branch::Leaf(leaf)) = (&mut self.by, branch) {
-            pool.free.push(leaf);
+            let open = pool.grown_up(leaf);
+            pool.rest(leaf, open);
         }
     }
 
@@ -205,9 +226,13 @@ impl Trees {
         let until = if by_force { now } else { now + Trees::GRACE };
         match (&mut self.by, branch) {
             (By::Cgroup(pool), Branch::Leaf(leaf)) => {
-                let populated = pool.parent.is_populated(leaf);
+                let open = pool.grown_up(leaf);
+                let populated = match &open {
+                    Some(open) => open.is_populated(),
+                    None => pool.parent.is_populated(leaf),
+                };
                 if let Ok(false) = populated {
-                    return pool.give_back(leaf);
+                    return pool.give_back(leaf, open);
                 }
                 // Not known is looked at again, as somebody there is.
                 self.left.leaves.push_back((leaf, until));
@@ -310,16 +335,36 @@ impl Pool {
             parent,
             owner: Pid::own(),
             free: Vec::new(),
+            free_open: 0,
+            young: VecDeque::new(),
+            young_most: 1,
             gone: Vec::new(),
             spent: BTreeSet::new(),
             known: 0,
         })
     }
 
+    /// A leaf for a child, made if there is none, and open.
     fn take(&mut self) -> io::Result<u32> {
-        if let Some(leaf) = self.free.pop() {
-            return Ok(leaf);
+        let (leaf, open) = match self.free.pop() {
+            Some(free) => free,
+            None => (self.make()?, None),
+        };
+        self.free_open -= usize::from(open.is_some());
+        match open.map_or_else(|| self.parent.open_leaf(leaf), Ok) {
+            Ok(open) => self.young.push_back((leaf, open)),
+            Err(why) => {
+                self.rest(leaf, None);
+                return Err(why);
+            }
         }
+        if self.young.len() > self.young_most {
+            self.young.pop_front();
+        }
+        Ok(leaf)
+    }
+
+    fn make(&mut self) -> io::Result<u32> {
         let leaf = self.gone.last().copied().unwrap_or(self.known);
         self.parent.make_leaf(leaf)?;
         if self.gone.pop().is_none() {
@@ -328,15 +373,28 @@ impl Pool {
         Ok(leaf)
     }
 
+    /// A leaf that is used no more for now, if it is open still.
+    fn grown_up(&mut self, leaf: u32) -> Option<Leaf> {
+        let at = self.young.iter().position(|(n, _)| *n == leaf)?;
+        self.young.remove(at).map(|(_, open)| open)
+    }
+
+    /// Nobody is in it, and it may be used again.
+    fn rest(&mut self, leaf: u32, open: Option<Leaf>) {
+        let open = open.filter(|_| self.free_open < self.young_most);
+        self.free_open += usize::from(open.is_some());
+        self.free.push((leaf, open));
+    }
+
     fn kill(&mut self, leaf: u32) -> io::Result<()> {
         self.spent.insert(leaf);
         self.parent.kill_leaf(leaf)
     }
 
     /// A leaf that nobody is in any more.
-    fn give_back(&mut self, leaf: u32) -> io::Result<()> {
+    fn give_back(&mut self, leaf: u32, open: Option<Leaf>) -> io::Result<()> {
         if !self.spent.remove(&leaf) {
-            self.free.push(leaf);
+            self.rest(leaf, open);
             return Ok(());
         }
         // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others.
@@ -358,7 +416,7 @@ impl Left {
         for _ in 0..self.leaves.len() {
             let Some((leaf, until)) = self.leaves.pop_front() else { break };
             match pool.parent.is_populated(leaf) {
-                Ok(false) => pool.give_back(leaf)?,
+                Ok(false) => pool.give_back(leaf, None)?,
                 Ok(true) => {
                     self.leaves.push_back((leaf, until));
                     if until <= now {

@@ -1,10 +1,11 @@
 //! How clients come in: accepted, admitted, given a child; those who wait, and those who are named by a balancer.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use tine_os::socket::{self, Addr, Kind};
+use tine_os::spawn::Newborn;
 use tine_os::{fd, random};
 
 use super::{Child, Guest, Master, Standing, mark, rests};
@@ -12,7 +13,7 @@ use crate::event::Event;
 use crate::front::introduction::{Hears, Says, TIMEOUT, words};
 use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict};
 use crate::life::bind::{Arrival, Role};
-use crate::life::fork::{Birth, fork};
+use crate::life::fork::{Birth, Workplace, fork, spawn};
 use crate::life::serve::{Place, Service};
 use crate::peer::Peer;
 use crate::program::Client;
@@ -165,14 +166,14 @@ impl Master {
         let interface = listener.interface;
         let asks = accepted && self.manner.balancers.is_some();
         let Guest { ticket, arrival, waited } = guest;
-        let made = self.workplace.trees.grow().and_then(|(branch, group)| match line(asks) {
-            Ok(line) => Ok((branch, group, line)),
+        let made = self.workplace.trees.grow().and_then(|branch| match line(asks) {
+            Ok(line) => Ok((branch, line)),
             Err(why) => {
                 self.workplace.trees.spare(branch);
                 Err(why)
             }
         });
-        let (branch, group, (ours, theirs)) = match made {
+        let (branch, (ours, theirs)) = match made {
             Ok(made) => made,
             Err(why) => {
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
@@ -195,22 +196,40 @@ impl Master {
         let timeout = self.manner.balancers.as_ref().and_then(|all| all.timeout).unwrap_or(TIMEOUT);
         let signs = asks && self.ends.listens() && !matches!(arrival.local, Addr::Inet(_));
         let place = Place { transport, rules: &self.admit.limits().rules, timeout, signs };
-        let mut birth = Some(Birth { arrival, branch, line: theirs, born });
-        let forked = fork(&self.workplace, group, |workplace| match birth.take() {
-            Some(birth) => service.serve(workplace, &place, birth),
-            None => tine_os::fork::internal("a child without a client"),
-        });
-        let Birth { arrival, .. } =
-            birth.take().expect("only the child takes it, and the child does not come back");
+        // Whoever has to ask a balancer first would keep the master waiting.
+        let nursery = self.nursery.as_mut().filter(|_| service.only_executes() && !asks);
+        let Arrival { fd, peer, local } = arrival;
+        let mut birth = Birth { peer, local, branch, line: theirs, born, awaited: nursery.is_some() };
+        let (workplace, birth_of) = (&self.workplace, &mut birth);
+        let (group, wanted) = (workplace.trees.group(branch), self.deaths.wants_descriptor());
+        let forked = match nursery {
+            Some(nursery) => spawn(nursery, workplace, fd.as_fd(), (group, wanted), |workplace, client| {
+                service.serve(workplace, &place, client, birth_of)
+            })
+            .map(|Newborn { pid, pidfd }| (pid, pidfd)),
+            None => {
+                let task = |workplace: &Workplace| service.serve(workplace, &place, fd.as_fd(), birth_of);
+                fork(workplace, group, task).map(|pid| (pid, None))
+            }
+        };
+        let Birth { peer, local, awaited, .. } = birth;
+        let arrival = Arrival { fd, peer, local };
         let pid = match forked {
-            Ok(pid) => pid,
+            Ok((pid, None)) => {
+                self.deaths.watch(pid);
+                pid
+            }
+            Ok((pid, Some(pidfd))) => {
+                self.deaths.watch_by(pid, Ok(pidfd));
+                pid
+            }
             Err(why) => {
                 self.workplace.trees.spare(branch);
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
                 return self.rest(at, "fork", &why);
             }
         };
-        self.deaths.watch(pid);
+        let setup = awaited.then(|| born.elapsed());
         self.work(at);
         if let Role::Lend(to) = &mut self.listeners[at].role {
             *to = Some(pid);
@@ -223,7 +242,7 @@ impl Master {
         };
         let Arrival { peer, local, .. } = arrival;
         let sign = (!matches!(local, Addr::Inet(_))).then_some(born);
-        let (socket_peer, setup, listener) = (peer.addr.clone(), None, at);
+        let (socket_peer, listener) = (peer.addr.clone(), at);
         let child = Child {
             ticket,
             peer,

@@ -79,7 +79,9 @@ impl Master {
             let outcome = reap::outcome(ended, failure, Duration::ZERO);
             return self.workers.died(pid, outcome.how, now);
         }
-        self.collect_later();
+        if self.children.get(&pid).is_some_and(|child| child.setup.is_none()) {
+            self.collect_later();
+        }
         let Some(child) = self.leave(pid, now) else { return };
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);

@@ -16,6 +16,7 @@ use tine_os::diag::Diag;
 use tine_os::ready::Ready;
 use tine_os::signal::{self, Signal, Signals};
 use tine_os::socket::Addr;
+use tine_os::spawn::Nursery;
 use tine_os::wait::Deaths;
 use tine_os::{Pid, fd};
 
@@ -41,6 +42,8 @@ const ASKING: Duration = Duration::from_millis(50);
 pub(crate) struct Master {
     pub listeners: Vec<Listener>,
     pub workplace: Workplace,
+    /// Where children are born that become programs at once; `None` where they are forked.
+    pub nursery: Option<Nursery>,
     pub workers: Workers,
     pub control: Option<Control>,
     pub events: Box<dyn FnMut(&Event<'_>)>,
@@ -160,6 +163,7 @@ impl Master {
         Ok(Master {
             listeners,
             workplace,
+            nursery: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
             control: None,
             events,
