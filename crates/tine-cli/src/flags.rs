@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tine::admit::Mask;
-use tine::{OnFull, Penalties, Prefixes, Rate, Sequence, Span};
+use tine::{OnFull, Penalties, Prefixes, Rate, Sequence, Span, Spares};
 
 use crate::exit;
 
@@ -131,6 +131,15 @@ pub struct Serve {
     /// everything is killed that the program has started
     #[arg(long, value_name = "SIGNAL[:TIME],...", default_value = "hup:2s,term:2s,kill")]
     pub end: Sequence,
+
+    /// Children to have ready before their clients come, at least and at most: born, set up and confined, they only become the
+    /// program when they are given one. How many there are follows how many come; those who find none get a child as ever
+    #[arg(long, value_name = "MIN:MAX", value_parser = spares, conflicts_with = "proxy")]
+    pub spare: Option<Spares>,
+
+    /// Replace a spare that has waited for so long, so that no client gets an old address layout; 1m unless given
+    #[arg(long, value_name = "TIME", value_parser = deadline, requires = "spare")]
+    pub spare_age: Option<Span>,
 
     /// By what all that a program starts is held together, so that it ends with its connection
     #[arg(long, value_name = "BY", value_enum, default_value = "auto")]
@@ -334,6 +343,21 @@ fn per_source(text: &str) -> Result<(usize, Option<String>), String> {
 
 /// What a client is told fits in one segment.
 const MESSAGE_MOST: usize = 500;
+
+fn spares(text: &str) -> Result<Spares, String> {
+    let form = || format!("it is MIN:MAX, as in 8:32, and at most {SPARES_MOST}");
+    let (least, most) = text.split_once(':').ok_or_else(form)?;
+    let number = |text: &str| text.parse::<usize>().ok().filter(|count| *count <= SPARES_MOST);
+    let (least, most) = number(least).zip(number(most)).ok_or_else(form)?;
+    match (least > most, most) {
+        (true, _) => Err(format!("{least} at least are more than {most} at most")),
+        (_, 0) => Err("none at most is none at all; leave the option out".into()),
+        _ => Ok(Spares::new(least, most)),
+    }
+}
+
+/// Each takes a process and a descriptor of tine, whether anybody comes or not.
+const SPARES_MOST: usize = 1024;
 
 fn mask(text: &str) -> Result<Mask, String> {
     let bits = |text: &str, most| text.parse::<u8>().ok().filter(|bits| *bits <= most);

@@ -101,6 +101,7 @@ fn cause(event: &Event<'_>) -> Option<String> {
         Event::Ended { outcome: Outcome { cause: Some(cause), .. }, .. } => Some(format!("end {cause}")),
         Event::Refused { why, .. } => Some(format!("refuse {why}")),
         Event::Penalised { .. } => Some("penalty".into()),
+        Event::Lost { how, .. } => Some(format!("spare {how}")),
         Event::Truncated { listener } => Some(format!("cut {listener}")),
         Event::Dropped { listener } => Some(format!("drop {listener}")),
         Event::Odd { what, error } => Some(format!("odd {what} {error}")),
@@ -149,6 +150,7 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
         Event::Replaced { worker, how, lost } => {
             write!(to, "worker pid={worker} {} lost={}", Ending(how), u8::from(*lost))
         }
+        Event::Lost { spare, how } => write!(to, "spare  pid={spare} {}", Ending(how)),
         Event::Truncated { listener } => {
             write!(to, "cut    listener={} reason=\"a datagram longer than its room\"", Word(listener))
         }
@@ -194,8 +196,11 @@ fn ended(child: u32, peer: &Peer, outcome: &Outcome, to: &mut String) -> fmt::Re
 
 /// How things stand; reasons for which nobody was refused are left out.
 fn standing(status: &Status, to: &mut String) -> fmt::Result {
-    let Status { open, most, waiting, served, failed, paused, refused, .. } = status;
+    let Status { open, most, waiting, served, failed, paused, spares, refused, .. } = status;
     write!(to, "status open={open}/{most} waiting={waiting} served={served} failed={failed}")?;
+    if *spares > 0 {
+        write!(to, " spares={spares}")?;
+    }
     write!(to, " paused={paused} refused={}", refused.sum())?;
     for why in Reason::ALL.into_iter().filter(|why| refused.of(*why) > 0) {
         write!(to, " refused.{why}={}", refused.of(why))?;

@@ -27,6 +27,8 @@ pub enum Step {
     Parent = 9,
     /// Whom a balancer speaks for; the last before the client is served.
     Introduction = 10,
+    /// The client of a child that was born before it came.
+    Client = 11,
 }
 
 /// A step that failed.
@@ -52,6 +54,7 @@ impl Step {
             Step::Tree,
             Step::Parent,
             Step::Introduction,
+            Step::Client,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -75,6 +78,7 @@ impl fmt::Display for Step {
             Step::Tree => "tree",
             Step::Parent => "parent",
             Step::Introduction => "introduction",
+            Step::Client => "client",
         })
     }
 }
@@ -98,7 +102,7 @@ mod tests {
     #[test]
     fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
-        assert_eq!(known.len(), 10);
+        assert_eq!(known.len(), 11);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
     }
 }

@@ -57,11 +57,33 @@ pub fn send(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resu
 /// # Errors
 /// EAGAIN when there is none.
 pub fn receive(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    receive_as(socket, bytes, fds, libc::MSG_DONTWAIT)
+}
+
+/// As [`receive`], and waits for it. No byte is the end: nobody has the other side any more.
+///
+/// # Errors
+/// What recvmsg(2) says; an interruption is no error.
+pub fn await_one(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+    loop {
+        match receive_as(&socket, bytes, fds, 0) {
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn receive_as(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    how: libc::c_int,
+) -> io::Result<usize> {
     fault::point("recvmsg")?;
     let mut control = Control([0; 1024 + 64]);
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut message = header(&mut part, &mut control);
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = how | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: `message` names one part and a control area, all alive and writable here, with their true lengths.
     let got = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &mut message, flags) };
     let got = check(got as libc::c_int)? as usize;

@@ -118,6 +118,13 @@ pub enum Event<'a> {
         /// Whether it had a datagram in hand, which is lost.
         lost: bool,
     },
+    /// A child that was to wait for a client has died before one came; others are made, after a pause.
+    Lost {
+        /// Its process id.
+        spare: u32,
+        /// How it ended.
+        how: &'a How,
+    },
     /// A datagram was longer than there was room, and was cut.
     Truncated {
         /// The listener.
@@ -176,6 +183,8 @@ pub struct Status {
     pub failed: u64,
     /// Listeners that rest.
     pub paused: usize,
+    /// Children that wait for a client.
+    pub spares: usize,
 }
 
 /// How a child ended, and its bill.

@@ -30,6 +30,8 @@ use crate::master::{Manner, Master};
 use crate::mode::each;
 use crate::mode::guard::Guard;
 use crate::mode::peer::Exchange;
+use crate::mode::spare::{Bed, Parked};
+use crate::mode::stock::Spares;
 use crate::mode::worker::Work;
 use crate::program::{DatagramMode, Program};
 
@@ -57,6 +59,7 @@ pub struct Server {
     events: Box<dyn FnMut(&Event<'_>)>,
     workers: usize,
     guard: Guard,
+    spares: Option<Spares>,
 }
 
 impl Default for Server {
@@ -82,6 +85,7 @@ impl Server {
             events: Box::new(|_| {}),
             workers: 1,
             guard: Guard { low_ports: false, amplification: 3, own_port: None },
+            spares: None,
         }
     }
 
@@ -201,6 +205,23 @@ impl Server {
     /// What children give up before they meet their client.
     pub fn confine(mut self, plan: Plan) -> Server {
         self.plan = plan;
+        self
+    }
+
+    /// Has children ready that are born and set up before their client comes. A handler's [`Handler::prepare`] and the hooks of
+    /// [`Server::after_fork`] have run in them by then.
+    ///
+    /// Spares are no children by any limit until they have a client, and never have a second one. Where every child has to ask a
+    /// balancer first ([`Server::proxy`]) there are none.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), tine::Error> {
+    /// let server = tine::Server::new().listen("tcp://127.0.0.1:7000")?.spares(tine::Spares::new(8, 32));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn spares(mut self, spares: Spares) -> Server {
+        self.spares = Some(spares);
         self
     }
 
@@ -345,6 +366,8 @@ impl Server {
         let places = self.limits.places();
         let lines = if self.balancers.is_some() { self.limits.children } else { 0 };
         let queued = if matches!(self.limits.on_full, OnFull::Wait) { 0 } else { places };
+        let spares = self.spares.filter(|_| self.balancers.is_none());
+        let lines = lines + spares.map_or(0, |spares| spares.most);
         let needed = (self.limits.children + lines + queued + self.listeners.len()) as u64 + DESCRIPTORS;
         let allowed = limit::raise_nofile(needed + (places - queued + 4 * Trees::OPEN_MOST) as u64)
             .map_err(system("raise the limit on open descriptors"))?;
@@ -380,6 +403,7 @@ impl Server {
         };
         let mut master = Master::new(self.listeners, workplace, manner, held_most, events)?;
         master.nursery = nursery;
+        master.spares = spares.map(Parked::new);
         Ok(master)
     }
 
@@ -451,5 +475,9 @@ impl Service for Nobody {
         _: &mut Birth,
     ) -> tine_confine::Failure {
         fork::internal("a child for a server that has only workers")
+    }
+
+    fn park(&mut self, _: &Workplace, _: &Rules, _: &Bed<'_>) -> tine_confine::Failure {
+        fork::internal("a spare for a server that has only workers")
     }
 }

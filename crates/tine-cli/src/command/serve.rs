@@ -59,6 +59,10 @@ pub fn serve(flags: Serve) -> Outcome {
     if let Some(balancers) = balancers(&flags, &listens)? {
         server = server.proxy(balancers);
     }
+    if let Some(spares) = flags.spare {
+        let age = flags.spare_age.map_or(spares.age, |age| age.0);
+        server = server.spares(spares.for_at_most(age));
+    }
     if let Some(path) = &flags.rules {
         server = server.rules_file(path);
     }

@@ -16,8 +16,8 @@ pub(crate) const FAILED: u8 = b'F';
 pub(crate) const STATUS: u8 = b'S';
 pub(crate) const ENDED: u8 = b'E';
 
-/// A tag, six numbers, and how many were refused for each reason.
-pub(crate) const MESSAGE: usize = 1 + (6 + Reason::ALL.len()) * 8;
+/// A tag, seven numbers, and how many were refused for each reason.
+pub(crate) const MESSAGE: usize = 1 + (7 + Reason::ALL.len()) * 8;
 
 /// The master's end of the line.
 #[derive(Debug)]
@@ -71,9 +71,10 @@ impl Control {
     }
 
     fn tell(&self, tag: u8, status: Status) {
-        let Status { open, most, waiting, refused, served, failed, paused } = status;
+        let Status { open, most, waiting, refused, served, failed, paused, spares } = status;
         let mut message = [tag; MESSAGE];
-        let numbers = [open as u64, most as u64, waiting as u64, served, failed, paused as u64];
+        let numbers =
+            [open as u64, most as u64, waiting as u64, served, failed, paused as u64, spares as u64];
         let numbers = numbers.into_iter().chain(Reason::ALL.map(|why| refused.of(why)));
         for (place, number) in message[1..].as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
             *place = number.to_ne_bytes();
@@ -105,6 +106,7 @@ pub(crate) fn status(message: &[u8; MESSAGE]) -> Status {
         served: number(3),
         failed: number(4),
         paused: number(5) as usize,
-        refused: Refusals::new(std::array::from_fn(|why| number(6 + why))),
+        spares: number(6) as usize,
+        refused: Refusals::new(std::array::from_fn(|why| number(7 + why))),
     }
 }

@@ -95,6 +95,18 @@ pub(crate) fn spawn(
     })
 }
 
+/// Numbers in their order. In an array, not a vector: nothing on the way from fork to exec asks for memory.
+fn sorted<'a>(
+    room: &'a mut [RawFd; 4],
+    some: impl IntoIterator<Item = RawFd>,
+    others: &[BorrowedFd<'_>],
+) -> &'a [RawFd] {
+    let all = some.into_iter().chain(others.iter().map(|fd| fd.as_raw_fd()));
+    let count = room.iter_mut().zip(all).map(|(place, number)| *place = number).count();
+    room[..count].sort_unstable();
+    &room[..count]
+}
+
 impl Workplace {
     /// The descriptors that a child needs until it has started.
     fn needed(&self) -> [RawFd; 4] {
@@ -103,19 +115,18 @@ impl Workplace {
     }
 
     /// In a child: takes its place among the trees and enters the plan, with `fds` in the places 0, 1, 2 ..., the way to
-    /// report, and what is still needed of `birth`; nothing else is open.
+    /// report, and what is still needed; nothing else is open.
     ///
     /// # Errors
     /// The step that failed.
     pub(crate) fn begin(
         &self,
-        client: BorrowedFd<'_>,
-        birth: &Birth,
+        branch: Branch,
         fds: &[BorrowedFd<'_>],
+        needed: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
-        self.trees.enter(birth.branch).map_err(Step::Tree.failed())?;
-        let line = birth.line.as_ref().map(|line| [line.as_raw_fd(), client.as_raw_fd()]);
-        self.enter(fds, line.as_ref().map_or(&[], |both| both))?;
+        self.trees.enter(branch).map_err(Step::Tree.failed())?;
+        self.enter(fds, needed)?;
         match self.orphans {
             Orphans::Finish => Ok(()),
             // After the change of identity, which would undo it: prctl(2), PR_SET_PDEATHSIG.
@@ -127,21 +138,27 @@ impl Workplace {
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>], kept: &[RawFd]) -> Result<(), Failure> {
-        // An array, not a vector: nothing on the way from fork to exec asks for memory.
-        let mut keep = [RawFd::MAX; 4];
-        let all = self.reports.child_ends().into_iter().chain(kept.iter().copied());
-        let count = keep.iter_mut().zip(all).map(|(place, number)| *place = number).count();
-        keep[..count].sort_unstable();
-        self.plan.enter(|| fd::place(fds, &keep[..count]))
+    pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>], kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        let reports = self.reports.child_ends();
+        self.plan.enter(|| fd::place(fds, sorted(&mut [RawFd::MAX; 4], reports, kept)))
     }
 
-    /// In a child that runs code of an author: the way to report is closed too, and `exit(3)` runs nothing of the master's.
+    /// In a spare whose client has come: puts `fds` in the places 0, 1, 2 ..., and closes all but the way to report.
+    ///
+    /// # Errors
+    /// What dup2(2) and close_range(2) say.
+    pub(crate) fn place(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        let placed = fd::place(fds, sorted(&mut [RawFd::MAX; 4], self.reports.child_ends(), &[]));
+        placed.map_err(Step::Descriptors.failed())
+    }
+
+    /// In a child that runs code of an author: the way to report is closed too, all but `kept`, and `exit(3)` runs nothing of
+    /// the master's.
     ///
     /// # Errors
     /// What close_range(2) and on_exit(3) say.
-    pub(crate) fn settle(&self, placed: usize) -> io::Result<()> {
-        fd::close_from(placed as RawFd, &[])?;
+    pub(crate) fn settle(&self, placed: usize, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 4], [], kept))?;
         tine_os::fork::forget_exit_functions()
     }
 

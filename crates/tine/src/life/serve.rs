@@ -4,7 +4,8 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
@@ -20,8 +21,9 @@ use crate::conn::Conn;
 use crate::front::introduction::introduce;
 use crate::handler::Handler;
 use crate::life::admit::{Rule, RuleId, Rules};
-use crate::life::fork::{Birth, Workplace};
+use crate::life::fork::{Birth, SETUP_FAILED, Workplace};
 use crate::life::reap::Report;
+use crate::mode::spare::Bed;
 use crate::peer::Peer;
 use crate::program::{Client, Program, Sockets, Stderr, Variables};
 
@@ -43,6 +45,9 @@ pub(crate) trait Service {
         client: BorrowedFd<'_>,
         birth: &mut Birth,
     ) -> Failure;
+
+    /// In a spare: does all that can be done before its client comes, waits for it, and serves it; comes back as `serve` does.
+    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: &Bed<'_>) -> Failure;
 
     /// Whether a child does nothing but become a program, and leaves the master's memory as it is.
     fn only_executes(&self) -> bool {
@@ -91,7 +96,8 @@ impl<H: Handler> Service for HandlerService<H> {
         birth: &mut Birth,
     ) -> Failure {
         let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), client];
-        if let Err(failure) = workplace.begin(client, birth, &fds) {
+        let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
+        if let Err(failure) = workplace.begin(birth.branch, &fds, line.as_ref().map_or(&[], |both| both)) {
             return failure;
         }
         let mut header = None;
@@ -109,17 +115,56 @@ impl<H: Handler> Service for HandlerService<H> {
         let peer = std::mem::replace(&mut birth.peer, nobody);
         let local = std::mem::replace(&mut birth.local, Addr::Unnamed);
         workplace.reports.send(&Report::Ready(birth.born.elapsed()));
-        match workplace.settle(4).and_then(|()| fd::placed(3)) {
+        match workplace.settle(HandlerService::<H>::PLACES, &[]).and_then(|()| fd::placed(3)) {
             Err(why) => Step::Descriptors.failed()(why),
-            Ok(fd) => run(|| {
-                self.hooks.iter().for_each(|hook| hook());
-                match self.handler.prepare() {
-                    Ok(()) => self.handler.serve(Conn::new(fd, peer, local, header)).report(),
-                    Err(why) => Err::<Infallible, _>(why).report(),
-                }
+            Ok(fd) => run(|| match self.make_ready() {
+                Ok(()) => self.handler.serve(Conn::new(fd, peer, local, header)).report(),
+                Err(why) => Err::<Infallible, _>(why).report(),
             }),
         }
     }
+
+    fn park(&mut self, workplace: &Workplace, _: &Rules, bed: &Bed<'_>) -> Failure {
+        let null = workplace.null.as_fd();
+        let fds = [null, workplace.log(), workplace.log(), null];
+        let entered = bed.enter(workplace, &fds);
+        // From here on nothing of the master's can be reached, and an author's code may run.
+        if let Err(failure) = entered.and_then(|()| bed.settle(workplace, HandlerService::<H>::PLACES)) {
+            return failure;
+        }
+        run(|| {
+            let ended = match self.make_ready() {
+                Ok(()) => bed.wait().and_then(|(client, told)| {
+                    let conn = place_third(client)?;
+                    Ok(self.handler.serve(Conn::new(conn, told.peer, told.local, None)).report())
+                }),
+                Err(why) => Ok(Err::<Infallible, _>(why).report()),
+            };
+            ended.unwrap_or_else(|failure| {
+                eprintln!("Error: {failure}");
+                ExitCode::from(SETUP_FAILED)
+            })
+        })
+    }
+}
+
+impl<H: Handler> HandlerService<H> {
+    /// How many descriptors a handler finds.
+    const PLACES: usize = 4;
+
+    /// The author's own part of what is done before a client comes.
+    fn make_ready(&self) -> io::Result<()> {
+        self.hooks.iter().for_each(|hook| hook());
+        self.handler.prepare()
+    }
+}
+
+/// In a spare: its client's connection where a handler finds it, and nothing else open above the standard three.
+fn place_third(client: OwnedFd) -> Result<OwnedFd, Failure> {
+    let client = ManuallyDrop::new(client);
+    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+    let fds = [input.as_fd(), output.as_fd(), errors.as_fd(), client.as_fd()];
+    fd::place(&fds, &[]).and_then(|()| fd::placed(3)).map_err(Step::Descriptors.failed())
 }
 
 /// In a child that knows its client: tells whether something came behind the header, where the master cannot know it.
@@ -199,7 +244,8 @@ impl Service for Program {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
-        if let Err(failure) = workplace.begin(client, birth, fds) {
+        let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
+        if let Err(failure) = workplace.begin(birth.branch, fds, line.as_ref().map_or(&[], |both| both)) {
             return failure;
         }
         if let Some(line) = &birth.line {
@@ -223,6 +269,44 @@ impl Service for Program {
         if !birth.awaited {
             workplace.reports.send(&Report::Ready(birth.born.elapsed()));
         }
+        self.execute()
+    }
+
+    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: &Bed<'_>) -> Failure {
+        let null = workplace.null.as_fd();
+        // Where the client is to be there is nothing yet.
+        let errors = if self.stderr == Stderr::Log { workplace.log() } else { null };
+        let in_and_out = [null, null, errors];
+        let third = [null, workplace.log(), errors, null];
+        let fds: &[_] = match self.sockets {
+            Sockets::InAndOut => &in_and_out,
+            Sockets::Third => &third,
+        };
+        let (client, told) = match bed.enter(workplace, fds).and_then(|()| bed.wait()) {
+            Ok(met) => met,
+            Err(failure) => return failure,
+        };
+        // Its number is closed with all others when it has been placed.
+        let client = ManuallyDrop::new(client);
+        self.prepare(&told.client(), rules.of(&told.peer));
+        let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
+        let errors = if self.stderr == Stderr::Socket { client.as_fd() } else { errors.as_fd() };
+        let in_and_out = [client.as_fd(), client.as_fd(), errors];
+        let third = [input.as_fd(), output.as_fd(), errors, client.as_fd()];
+        let fds: &[_] = match self.sockets {
+            Sockets::InAndOut => &in_and_out,
+            Sockets::Third => &third,
+        };
+        match workplace.place(fds) {
+            Ok(()) => self.execute(),
+            Err(failure) => failure,
+        }
+    }
+}
+
+impl Program {
+    /// In a child: becomes the program, or says why not.
+    fn execute(&mut self) -> Failure {
         let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
         Step::Exec.failed()(exec(argv, &mut self.environ))
     }

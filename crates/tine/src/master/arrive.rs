@@ -1,8 +1,8 @@
 //! How clients come in: accepted, admitted, given a child; those who wait, and those who are named by a balancer.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::Newborn;
@@ -15,8 +15,19 @@ use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict};
 use crate::life::bind::{Arrival, Role};
 use crate::life::fork::{Birth, Workplace, fork, spawn};
 use crate::life::serve::{Place, Service};
+use crate::life::tree::Branch;
+use crate::mode::spare::{Handover, Spare};
 use crate::peer::Peer;
-use crate::program::Client;
+
+/// The child that a client was given.
+struct Given {
+    pid: tine_os::Pid,
+    branch: Branch,
+    /// On which it names its client, if that is to be asked.
+    line: Option<OwnedFd>,
+    /// How long it took, where the master knows by itself.
+    setup: Option<Duration>,
+}
 
 impl Master {
     /// Whether to look for another client at this listener.
@@ -166,70 +177,26 @@ impl Master {
         let interface = listener.interface;
         let asks = accepted && self.manner.balancers.is_some();
         let Guest { ticket, arrival, waited } = guest;
-        let made = self.workplace.trees.grow().and_then(|branch| match line(asks) {
-            Ok(line) => Ok((branch, line)),
-            Err(why) => {
-                self.workplace.trees.spare(branch);
-                Err(why)
-            }
-        });
-        let (branch, (ours, theirs)) = match made {
-            Ok(made) => made,
-            Err(why) => {
-                self.held.push_back((at, Guest { ticket, arrival, waited }));
-                return self.rest(at, "fork", &why);
-            }
-        };
         // It has its slot already, and does not count itself.
         let from_same = self.admit.count_of(&arrival.peer).saturating_sub(usize::from(accepted && !asks));
         let cookie = socket::cookie(&arrival.fd).unwrap_or(0);
-        if !asks {
-            let rule = self.admit.limits().rules.of(&arrival.peer);
-            let Arrival { peer, local, .. } = &arrival;
-            service.prepare(
-                &Client { peer, local, transport, from_same, cookie, via: None, header: None },
-                rule,
-            );
-        }
         let born = Instant::now();
         self.listeners[at].breaker.birth(born);
-        let timeout = self.manner.balancers.as_ref().and_then(|all| all.timeout).unwrap_or(TIMEOUT);
-        let signs = asks && self.ends.listens() && !matches!(arrival.local, Addr::Inet(_));
-        let place = Place { transport, rules: &self.admit.limits().rules, timeout, signs };
-        // Whoever has to ask a balancer first would keep the master waiting.
-        let nursery = self.nursery.as_mut().filter(|_| service.only_executes() && !asks);
         let Arrival { fd, peer, local } = arrival;
-        let mut birth = Birth { peer, local, branch, line: theirs, born, awaited: nursery.is_some() };
-        let (workplace, birth_of) = (&self.workplace, &mut birth);
-        let (group, wanted) = (workplace.trees.group(branch), self.deaths.wants_descriptor());
-        let forked = match nursery {
-            Some(nursery) => spawn(nursery, workplace, fd.as_fd(), (group, wanted), |workplace, client| {
-                service.serve(workplace, &place, client, birth_of)
-            })
-            .map(|Newborn { pid, pidfd }| (pid, pidfd)),
-            None => {
-                let task = |workplace: &Workplace| service.serve(workplace, &place, fd.as_fd(), birth_of);
-                fork(workplace, group, task).map(|pid| (pid, None))
-            }
+        let told = Handover { peer, local, transport, from_same, cookie };
+        let given = match self.hand_over(&fd, &told, asks, born) {
+            Some(given) => Ok(given),
+            None => self.bear(&fd, &told, (at, asks, born), service),
         };
-        let Birth { peer, local, awaited, .. } = birth;
+        let Handover { peer, local, .. } = told;
         let arrival = Arrival { fd, peer, local };
-        let pid = match forked {
-            Ok((pid, None)) => {
-                self.deaths.watch(pid);
-                pid
-            }
-            Ok((pid, Some(pidfd))) => {
-                self.deaths.watch_by(pid, Ok(pidfd));
-                pid
-            }
+        let Given { pid, branch, line: ours, setup } = match given {
+            Ok(given) => given,
             Err(why) => {
-                self.workplace.trees.spare(branch);
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
                 return self.rest(at, "fork", &why);
             }
         };
-        let setup = awaited.then(|| born.elapsed());
         self.work(at);
         if let Role::Lend(to) = &mut self.listeners[at].role {
             *to = Some(pid);
@@ -278,6 +245,94 @@ impl Master {
             }
         }
         self.children.insert(pid, child);
+    }
+
+    /// Gives a client to a child that has waited for one, where there is one.
+    fn hand_over(&mut self, client: &OwnedFd, told: &Handover, asks: bool, born: Instant) -> Option<Given> {
+        let spares = self.spares.as_mut().filter(|_| !asks)?;
+        let spare = spares.hand_over(client.as_fd(), told);
+        spares.stock.arrives(spare.is_some(), born);
+        let Spare { pid, branch, .. } = spare?;
+        Some(Given { pid, branch, line: None, setup: Some(born.elapsed()) })
+    }
+
+    /// A child is born for a client.
+    fn bear(
+        &mut self,
+        client: &OwnedFd,
+        told: &Handover,
+        (at, asks, born): (usize, bool, Instant),
+        service: &mut dyn Service,
+    ) -> io::Result<Given> {
+        let (ours, theirs) = line(asks)?;
+        if !asks {
+            let rule = self.admit.limits().rules.of(&told.peer);
+            service.prepare(&told.client(), rule);
+        }
+        let timeout = self.manner.balancers.as_ref().and_then(|all| all.timeout).unwrap_or(TIMEOUT);
+        let signs = asks && self.ends.listens() && !matches!(told.local, Addr::Inet(_));
+        let rules = &self.admit.limits().rules;
+        let place = Place { transport: self.listeners[at].transport, rules, timeout, signs };
+        // Whoever has to ask a balancer first would keep the master waiting.
+        let nursery = self.nursery.as_mut().filter(|_| service.only_executes() && !asks);
+        let awaited = nursery.is_some();
+        let branch = self.workplace.trees.grow()?;
+        let (peer, local) = (told.peer.clone(), told.local.clone());
+        let mut birth = Birth { peer, local, branch, line: theirs, born, awaited };
+        let (workplace, wanted) = (&self.workplace, self.deaths.wants_descriptor());
+        let group = workplace.trees.group(branch);
+        let forked = match nursery {
+            Some(nursery) => {
+                let task = |workplace: &Workplace, client: BorrowedFd<'_>| {
+                    service.serve(workplace, &place, client, &mut birth)
+                };
+                spawn(nursery, workplace, client.as_fd(), (group, wanted), task)
+            }
+            None => {
+                let task =
+                    |workplace: &Workplace| service.serve(workplace, &place, client.as_fd(), &mut birth);
+                fork(workplace, group, task).map(|pid| Newborn { pid, pidfd: None })
+            }
+        };
+        match forked {
+            Ok(Newborn { pid, pidfd }) => {
+                match pidfd {
+                    Some(pidfd) => self.deaths.watch_by(pid, Ok(pidfd)),
+                    None => self.deaths.watch(pid),
+                }
+                Ok(Given { pid, branch, line: ours, setup: awaited.then(|| born.elapsed()) })
+            }
+            Err(why) => {
+                self.workplace.trees.spare(branch);
+                Err(why)
+            }
+        }
+    }
+
+    /// Has one more child ready for a client that comes later, if that is wanted and there is nothing else to do.
+    pub(crate) fn make_spare(&mut self, service: &mut dyn Service) {
+        let now = Instant::now();
+        if !self.heard.nothing || !self.makes_spare(now) {
+            return;
+        }
+        let Some(spares) = &mut self.spares else { return };
+        let made = self.workplace.trees.grow().and_then(|branch| {
+            let made = spares.make((&self.workplace, &self.admit.limits().rules), branch, service);
+            if made.is_err() {
+                self.workplace.trees.spare(branch);
+            }
+            made
+        });
+        match made {
+            Ok(spare) => {
+                spares.stock.counts(spares.len(), now);
+                self.deaths.watch(spare);
+            }
+            Err(error) => {
+                spares.stock.fails(now);
+                (self.events)(&Event::Odd { what: "make a spare (it will be tried again)", error: &error });
+            }
+        }
     }
 
     /// Says so, and closes the connection; nobody waits for a client to hear it.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tine_os::fork::exit;
 use tine_os::signal;
 use tine_os::socket::Addr;
-use tine_os::wait::wait_blocking;
+use tine_os::wait::{Ended, wait_blocking};
 use tine_os::{Pid, fd};
 
 use super::{Child, Master, Standing, mark};
@@ -20,6 +20,7 @@ use crate::life::fork::{SETUP_FAILED, Workplace, fork};
 use crate::life::pause::Breaker;
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
+use crate::life::tree::Branch;
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
 const TOO_SOON: Duration = Duration::from_millis(100);
@@ -71,6 +72,9 @@ impl Master {
         if self.guardian.is(pid) {
             return self.replace_guardian();
         }
+        if let Some((branch, told)) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
+            return self.spare_ended(pid, ended, (branch, told), now);
+        }
         if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
             self.collect_reports();
         }
@@ -102,6 +106,30 @@ impl Master {
             faults.into_iter().flatten().filter(|_| fair).for_each(|fault| self.punish(&child, fault, now));
         }
         self.learn_from(&child, &outcome, pid);
+    }
+
+    /// A child has ended before it had a client.
+    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, told): (Branch, bool), now: Instant) {
+        self.collect_reports();
+        let kept = self.workplace.trees.ended(branch, true, now);
+        self.tell_unless_killed(kept);
+        let outcome = reap::outcome(ended, self.failures.remove(&pid), Duration::ZERO);
+        if !told {
+            self.spares.iter_mut().for_each(|spares| spares.stock.fails(now));
+            (self.events)(&Event::Lost { spare: pid.id(), how: &outcome.how });
+        }
+    }
+
+    /// Spares that have waited for too long; how long it took to make them.
+    pub(super) fn look_after_spares(&mut self, now: Instant) {
+        if self.spares.is_some() {
+            self.collect_later();
+        }
+        let Some(spares) = &mut self.spares else { return };
+        if self.drain.is_serving() {
+            spares.renew(now);
+            spares.stock.counts(spares.len(), now);
+        }
     }
 
     /// What time has brought: deadlines that are over, children that do not notice that their client has gone.
@@ -151,7 +179,13 @@ impl Master {
     /// Kills what was left behind and has had its time.
     pub(super) fn look_after_trees(&mut self, now: Instant) {
         let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
-        let known = |pid| children.contains_key(&pid) || workers.has(pid) || guardian.is(pid);
+        let spares = &self.spares;
+        let known = |pid| {
+            children.contains_key(&pid)
+                || workers.has(pid)
+                || guardian.is(pid)
+                || spares.as_ref().is_some_and(|spares| spares.has(pid))
+        };
         let mut orphans = Vec::new();
         let done = self.workplace.trees.tick(now, known, &mut orphans);
         orphans.into_iter().for_each(|orphan| self.deaths.watch(orphan));
@@ -160,7 +194,12 @@ impl Master {
 
     pub(super) fn collect_reports(&mut self) {
         let mut found = Vec::new();
-        let known = |pid| self.children.contains_key(&pid) || self.workers.has(pid);
+        let spares = self.spares.as_ref();
+        let known = |pid| {
+            self.children.contains_key(&pid)
+                || self.workers.has(pid)
+                || spares.is_some_and(|spares| spares.has(pid))
+        };
         self.workplace.reports.collect(&mut found, known);
         for (pid, report) in found {
             match report {
@@ -196,10 +235,14 @@ impl Master {
     /// How long children took to begin. What the pipe had no room for is not known of its child.
     fn collect_later(&mut self) {
         let mut found = Vec::new();
-        self.workplace.reports.collect_later(&mut found, |pid| self.children.contains_key(&pid));
+        let spares = self.spares.as_ref();
+        let known = |pid| self.children.contains_key(&pid) || spares.is_some_and(|spares| spares.has(pid));
+        self.workplace.reports.collect_later(&mut found, known);
         for (pid, report) in found {
-            if let (Report::Ready(after), Some(child)) = (report, self.children.get_mut(&pid)) {
-                child.setup = Some(after);
+            match (report, self.children.get_mut(&pid), &mut self.spares) {
+                (Report::Ready(after), Some(child), _) if child.setup.is_none() => child.setup = Some(after),
+                (Report::Ready(after), _, Some(spares)) => spares.stock.made(after),
+                _ => {}
             }
         }
     }

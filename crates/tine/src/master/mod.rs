@@ -32,6 +32,7 @@ use crate::life::fork::Workplace;
 use crate::life::serve::Service;
 use crate::life::tree::{Branch, Orphans};
 use crate::master::leave::Guardian;
+use crate::mode::spare::Parked;
 use crate::mode::worker::Workers;
 use crate::peer::Peer;
 
@@ -44,6 +45,8 @@ pub(crate) struct Master {
     pub workplace: Workplace,
     /// Where children are born that become programs at once; `None` where they are forked.
     pub nursery: Option<Nursery>,
+    /// Children that wait for a client.
+    pub spares: Option<Parked>,
     pub workers: Workers,
     pub control: Option<Control>,
     pub events: Box<dyn FnMut(&Event<'_>)>,
@@ -111,6 +114,7 @@ struct Heard {
     line: bool,
     first: bool,
     wish: bool,
+    nothing: bool,
 }
 
 /// A child, and what is known of its client.
@@ -164,6 +168,7 @@ impl Master {
             listeners,
             workplace,
             nursery: None,
+            spares: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
             control: None,
             events,
@@ -218,7 +223,10 @@ impl Master {
     /// asked for and nobody is left.
     pub(crate) fn wait(&mut self) -> Result<Option<Vec<usize>>, StartError> {
         self.mend_workers();
-        let nobody = self.children.is_empty() && self.workers.is_empty() && self.workplace.trees.is_empty();
+        let nobody = self.children.is_empty()
+            && self.workers.is_empty()
+            && self.workplace.trees.is_empty()
+            && self.spares.as_ref().is_none_or(Parked::is_empty);
         if nobody && !self.drain.is_serving() {
             return Ok(None);
         }
@@ -251,6 +259,7 @@ impl Master {
             line: at(5),
             first: at(6),
             wish: at(7),
+            nothing: !ready.contains(&true),
         };
         Ok(Some(
             open.into_iter().zip(&ready[others..]).filter(|(_, ready)| **ready).map(|(at, _)| at).collect(),
@@ -289,6 +298,7 @@ impl Master {
         self.keep_deadlines(now);
         self.look_after_trees(now);
         self.look_at_breakers(now);
+        self.look_after_spares(now);
         let action = self.drain.tick(now);
         self.carry_out(action);
     }
@@ -323,6 +333,7 @@ impl Master {
             served: self.served,
             failed: self.failed,
             paused: self.listeners.iter().filter(resting).count(),
+            spares: self.spares.as_ref().map_or(0, Parked::len),
         }
     }
 
@@ -364,6 +375,7 @@ impl Master {
             _ => None,
         });
         let asking = self.deaths.must_ask().then(|| now + ASKING);
+        let spares = self.spares.as_ref().filter(|_| serving);
         let until = rests
             .chain(pace.into_iter().flatten())
             // While there are some who could not be given a child, nobody else is looked after either.
@@ -373,8 +385,17 @@ impl Master {
             .chain(asking)
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())
+            .chain(spares.and_then(|spares| spares.until(now)))
+            .chain(self.makes_spare(now).then_some(now))
             .min()?;
         Some(until.saturating_duration_since(now))
+    }
+
+    /// Whether there are to be more spares; and nobody is in need of what there is, or it would be tried for nothing.
+    fn makes_spare(&self, now: Instant) -> bool {
+        let Some(spares) = &self.spares else { return false };
+        let troubled = self.listeners.iter().all(|listener| rests(listener, now));
+        self.drain.is_serving() && self.held.is_empty() && !troubled && spares.stock.makes(spares.len(), now)
     }
 
     /// Reads the rules again, checks all, and only then switches.
@@ -384,6 +405,8 @@ impl Master {
             Ok(rules) => {
                 let count = rules.len();
                 self.admit.set_rules(rules);
+                // What they know of rules they know from their birth.
+                self.spares.iter_mut().for_each(Parked::dismiss);
                 (self.events)(&Event::Reloaded { rules: count });
             }
             Err(why) => (self.events)(&Event::NotReloaded { why: &why }),
@@ -427,6 +450,7 @@ impl Master {
         // Closed before it is told, so that whoever hears it finds nobody listening.
         self.listeners.drain(..).for_each(|listener| listener.remove_path());
         self.workers.drain();
+        self.spares.iter_mut().for_each(Parked::dismiss);
         (self.events)(&Event::Draining { open, patience });
         let now = Instant::now();
         for (_, guest) in std::mem::take(&mut self.held) {
@@ -443,10 +467,12 @@ impl Master {
     fn tell_all(&mut self, signal: Signal, name: &'static str) {
         let open = self.children.len();
         (self.events)(&Event::Ending { open, signal: name });
-        for (pid, child) in &self.children {
+        let spares = self.spares.iter().flat_map(Parked::leaving);
+        let children = self.children.iter().map(|(pid, child)| (*pid, child.branch));
+        for (pid, branch) in children.chain(spares) {
             let told = match signal {
-                Signal::KILL => self.workplace.trees.kill(child.branch, *pid),
-                other => signal::send_group(*pid, other),
+                Signal::KILL => self.workplace.trees.kill(branch, pid),
+                other => signal::send_group(pid, other),
             };
             if let Err(error) = told {
                 (self.events)(&Event::Odd { what: "signal a child", error: &error });

@@ -30,7 +30,7 @@ pub(crate) fn handle(
     };
     let lost = batch.recover();
     bench.workplace.reports.send(&Report::Begun { lost });
-    if let Err(why) = bench.workplace.settle(3 + fds.len()) {
+    if let Err(why) = bench.workplace.settle(3 + fds.len(), &[]) {
         return Step::Descriptors.failed()(why);
     }
     run(|| {

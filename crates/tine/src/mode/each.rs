@@ -49,6 +49,9 @@ pub(crate) fn run(master: &mut Master, service: &mut dyn Service) -> Result<(), 
                 master.admit(listener, client, service);
             }
         }
+
+        // When there is nothing else to do: a child for somebody who comes later, where that was asked for.
+        master.make_spare(service);
     }
     Ok(())
 }

@@ -5,4 +5,6 @@ pub(crate) mod datagram;
 pub(crate) mod each;
 pub(crate) mod guard;
 pub(crate) mod peer;
+pub(crate) mod spare;
+pub(crate) mod stock;
 pub(crate) mod worker;

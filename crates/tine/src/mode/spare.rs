@@ -1,0 +1,286 @@
+//! Spares: children that were born, set up and confined before their client came, and wait for it.
+//!
+//! The master accepts and admits as ever, and then sends the connection down the line of the spare that has waited longest,
+//! with what a child must know of its client. A spare hears of one client and of no other: what follows it on the line is
+//! never read. When its line breaks, because it is not needed any more or the master is gone, it ends.
+//!
+//! Nothing that an author wrote runs in it while it could reach anything of the master's: it has closed all that is the
+//! master's before it waits, the listeners first of all. How many there are is decided in `mode/stock.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use tine_confine::{Failure, Step};
+use tine_os::fork::exit;
+use tine_os::identity::Credentials;
+use tine_os::socket::{self, Addr, Kind, RawAddr};
+use tine_os::{Pid, fd, pass};
+
+use crate::addr::Transport;
+use crate::life::admit::Rules;
+use crate::life::fork::{Workplace, fork};
+use crate::life::reap::Report;
+use crate::life::serve::Service;
+use crate::life::tree::Branch;
+use crate::mode::stock::{Spares, Stock};
+use crate::peer::Peer;
+use crate::program::Client;
+
+/// A child that waits for its client.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub pid: Pid,
+    pub branch: Branch,
+    born: Instant,
+    /// Down which its client comes; it ends when this is dropped.
+    line: OwnedFd,
+}
+
+/// All that wait, the oldest first, and those that were told to go.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    pub stock: Stock,
+    waiting: VecDeque<Spare>,
+    leaving: BTreeMap<Pid, Branch>,
+}
+
+/// What a spare is told of its client.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub peer: Peer,
+    pub local: Addr,
+    pub transport: Transport,
+    pub from_same: usize,
+    pub cookie: u64,
+}
+
+/// What a spare finds when it is born.
+pub(crate) struct Bed<'a> {
+    pub branch: Branch,
+    pub born: Instant,
+    line: BorrowedFd<'a>,
+}
+
+impl Parked {
+    pub(crate) fn new(spares: Spares) -> Parked {
+        Parked { stock: Stock::new(spares), waiting: VecDeque::new(), leaving: BTreeMap::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none is left, not even one that is leaving.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.leaving.is_empty()
+    }
+
+    pub(crate) fn has(&self, pid: Pid) -> bool {
+        self.leaving.contains_key(&pid) || self.waiting.iter().any(|spare| spare.pid == pid)
+    }
+
+    /// Makes one, in the master.
+    ///
+    /// # Errors
+    /// What socketpair(2) and fork(2) say.
+    pub(crate) fn make(
+        &mut self,
+        (workplace, rules): (&Workplace, &Rules),
+        branch: Branch,
+        service: &mut dyn Service,
+    ) -> io::Result<Pid> {
+        let (line, theirs) = socket::pair(Kind::Packet)?;
+        let theirs = fd::duplicate_low(theirs)?;
+        let born = Instant::now();
+        let pid = fork(workplace, workplace.trees.group(branch), |workplace| {
+            service.park(workplace, rules, &Bed { branch, born, line: theirs.as_fd() })
+        })?;
+        self.waiting.push_back(Spare { pid, branch, born, line });
+        Ok(pid)
+    }
+
+    /// Hands a client to the one that has waited longest; one that cannot be reached any more is passed over. `None` when
+    /// there is none.
+    pub(crate) fn hand_over(&mut self, client: BorrowedFd<'_>, handover: &Handover) -> Option<Spare> {
+        let message = handover.to_bytes().ok()?;
+        while let Some(spare) = self.waiting.pop_front() {
+            match pass::send(&spare.line, &message, &[client]) {
+                Ok(()) => return Some(spare),
+                // It has died, and that is heard of in its turn.
+                Err(_) => self.leaves(spare),
+            }
+        }
+        None
+    }
+
+    /// Sends those away that have waited for too long.
+    pub(crate) fn renew(&mut self, now: Instant) {
+        while let Some(oldest) = self.waiting.front()
+            && self.stock.stale_at(oldest.born) <= now
+            && let Some(spare) = self.waiting.pop_front()
+        {
+            self.stock.renews();
+            self.leaves(spare);
+        }
+    }
+
+    /// Sends all away.
+    pub(crate) fn dismiss(&mut self) {
+        while let Some(spare) = self.waiting.pop_front() {
+            self.leaves(spare);
+        }
+    }
+
+    /// Those who are not gone yet, with their places.
+    pub(crate) fn leaving(&self) -> impl Iterator<Item = (Pid, Branch)> {
+        self.leaving.iter().map(|(pid, branch)| (*pid, *branch))
+    }
+
+    /// A child has ended: its place, and whether it was told to go, if it was one of these.
+    pub(crate) fn ended(&mut self, pid: Pid) -> Option<(Branch, bool)> {
+        if let Some(branch) = self.leaving.remove(&pid) {
+            return Some((branch, true));
+        }
+        let at = self.waiting.iter().position(|spare| spare.pid == pid)?;
+        self.waiting.remove(at).map(|spare| (spare.branch, false))
+    }
+
+    /// When one has waited for too long, or another may be made again.
+    pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
+        let stale = self.waiting.front().map(|oldest| self.stock.stale_at(oldest.born));
+        stale.into_iter().chain(self.stock.until(now)).min()
+    }
+
+    /// Its line breaks with it.
+    fn leaves(&mut self, spare: Spare) {
+        self.leaving.insert(spare.pid, spare.branch);
+    }
+}
+
+impl Bed<'_> {
+    /// In a spare: gives up what its plan says, with `fds` in the places 0, 1, 2 ..., and tells that it is ready. What it can
+    /// reach after that is its line, and the way to report.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn enter(&self, workplace: &Workplace, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        workplace.begin(self.branch, fds, &[self.line])?;
+        workplace.reports.send(&Report::Ready(self.born.elapsed()));
+        Ok(())
+    }
+
+    /// In a spare that runs code of an author: the way to report is closed too.
+    ///
+    /// # Errors
+    /// As [`Workplace::settle`].
+    pub(crate) fn settle(&self, workplace: &Workplace, placed: usize) -> Result<(), Failure> {
+        workplace.settle(placed, &[self.line]).map_err(Step::Descriptors.failed())
+    }
+
+    /// In a spare: waits for its client. The process ends when there is none to come.
+    ///
+    /// # Errors
+    /// When the line does not work.
+    pub(crate) fn wait(&self) -> Result<(OwnedFd, Handover), Failure> {
+        let (mut bytes, mut fds) = ([0; Handover::LENGTH], Vec::with_capacity(1));
+        let length = pass::await_one(self.line, &mut bytes, &mut fds).map_err(Step::Client.failed())?;
+        if length == 0 {
+            exit(0);
+        }
+        let told = Handover::from_bytes(&bytes[..length]);
+        fds.pop().zip(told).ok_or_else(|| Step::Client.failed()(io::ErrorKind::InvalidData.into()))
+    }
+}
+
+impl Handover {
+    /// Transport, whether there are credentials; how many of the same source, the cookie; credentials; both addresses.
+    const LENGTH: usize = 2 + 4 + 8 + 12 + 2 * RawAddr::WIRE;
+
+    /// As whoever describes the client to a program sees it.
+    pub(crate) fn client(&self) -> Client<'_> {
+        let Handover { peer, local, transport, from_same, cookie } = self;
+        let (transport, from_same, cookie) = (*transport, *from_same, *cookie);
+        Client { peer, local, transport, from_same, cookie, via: None, header: None }
+    }
+
+    fn to_bytes(&self) -> io::Result<[u8; Handover::LENGTH]> {
+        let mut bytes = [0; Handover::LENGTH];
+        let mut rest = &mut bytes[..];
+        let mut put = |part: &[u8]| {
+            let (place, others) = std::mem::take(&mut rest).split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = others;
+        };
+        let transport = match self.transport {
+            Transport::Stream => 0,
+            Transport::Packet => 1,
+            Transport::Datagram => 2,
+        };
+        let who = self.peer.credentials.unwrap_or(Credentials { pid: 0, uid: 0, gid: 0 });
+        put(&[transport, u8::from(self.peer.credentials.is_some())]);
+        put(&u32::try_from(self.from_same).unwrap_or(u32::MAX).to_ne_bytes());
+        put(&self.cookie.to_ne_bytes());
+        [who.pid, who.uid, who.gid].iter().for_each(|number| put(&number.to_ne_bytes()));
+        put(&RawAddr::new(&self.peer.addr)?.to_bytes());
+        put(&RawAddr::new(&self.local)?.to_bytes());
+        Ok(bytes)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Handover> {
+        let mut rest = bytes;
+        let mut take = |length: usize| rest.split_off(..length);
+        let [transport, known] = take(2)?.try_into().ok()?;
+        let from_same = u32::from_ne_bytes(take(4)?.try_into().ok()?) as usize;
+        let cookie = u64::from_ne_bytes(take(8)?.try_into().ok()?);
+        let mut number = || Some(u32::from_ne_bytes(take(4)?.try_into().ok()?));
+        let (pid, uid, gid) = (number()?, number()?, number()?);
+        let mut addr = || RawAddr::from_bytes(take(RawAddr::WIRE)?)?.get();
+        let (peer, local) = (addr()?, addr()?);
+        let transport = match transport {
+            0 => Transport::Stream,
+            1 => Transport::Packet,
+            2 => Transport::Datagram,
+            _ => return None,
+        };
+        let credentials = (known != 0).then_some(Credentials { pid, uid, gid });
+        Some(Handover { peer: Peer { addr: peer, credentials }, local, transport, from_same, cookie })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spare_is_told_survives_the_line() {
+        let inet = |text: &str| Addr::Inet(text.parse().unwrap());
+        let who = Credentials { pid: 7, uid: 1000, gid: 100 };
+        for (addr, credentials, transport) in [
+            (inet("192.0.2.1:5"), None, Transport::Stream),
+            (inet("[2001:db8::1%3]:9"), None, Transport::Stream),
+            (Addr::Unnamed, Some(who), Transport::Packet),
+            (Addr::Vsock { cid: 3, port: 4 }, None, Transport::Stream),
+            (Addr::Path("/run/x".into()), Some(who), Transport::Datagram),
+        ] {
+            let peer = Peer { addr, credentials };
+            let told = Handover { peer, local: inet("[::1]:80"), transport, from_same: 3, cookie: u64::MAX };
+            let heard = Handover::from_bytes(&told.to_bytes().unwrap()).unwrap();
+            assert_eq!(format!("{heard:?}"), format!("{told:?}"));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_of_no_kind_is_nothing() {
+        let peer = Peer { addr: Addr::Unnamed, credentials: None };
+        let told =
+            Handover { peer, local: Addr::Unnamed, transport: Transport::Stream, from_same: 0, cookie: 0 };
+        let mut bytes = told.to_bytes().unwrap();
+        for length in 0..Handover::LENGTH {
+            assert!(Handover::from_bytes(&bytes[..length]).is_none(), "{length}");
+        }
+        bytes[0] = 9;
+        assert!(Handover::from_bytes(&bytes).is_none());
+    }
+}
