@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{error, fmt, process};
 
 use crate::{Pid, check, fault};
@@ -79,7 +80,7 @@ pub fn fork() -> Result<Forked, ForkError> {
     Ok(match Pid::from_raw(pid) {
         Some(child) => Forked::Parent(child),
         None => {
-            fault::born();
+            born();
             Forked::Child
         }
     })
@@ -120,10 +121,25 @@ pub fn fork_into(group: BorrowedFd<'_>) -> Result<Forked, ForkError> {
     Ok(match Pid::from_raw(pid) {
         Some(child) => Forked::Parent(child),
         None => {
-            fault::born();
+            born();
             Forked::Child
         }
     })
+}
+
+/// How often this process and those that it comes from were forked here: what was made for one process only knows by it
+/// whether it is there still.
+pub(crate) fn births() -> u64 {
+    // Relaxed: it changes in a process that has one thread and has just begun.
+    BIRTHS.load(Relaxed)
+}
+
+static BIRTHS: AtomicU64 = AtomicU64::new(0);
+
+/// In a fresh child.
+fn born() {
+    BIRTHS.store(births() + 1, Relaxed);
+    fault::born();
 }
 
 /// `struct clone_args` of linux/sched.h in its third version, which has the control group.

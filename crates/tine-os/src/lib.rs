@@ -8,6 +8,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod bell;
 pub mod cgroup;
 pub mod datagram;
 pub mod diag;
@@ -22,6 +23,7 @@ pub mod pass;
 mod pid;
 pub mod random;
 pub mod ready;
+pub mod ring;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -1,18 +1,26 @@
-//! What takes processes to be seen: signals, connections that a child holds, orphans and control groups.
+//! What takes processes to be seen: signals, connections that a child holds, orphans, control groups, and a log that several
+//! of them share.
 
 #![forbid(unsafe_code)]
 
 mod cgroups;
 mod deaths;
 mod orphans;
+mod rings;
 mod signals;
 mod spawned;
 mod support;
 mod watched;
 
 fn main() {
-    let tests =
-        [signals::TESTS, watched::TESTS, orphans::TESTS, cgroups::TESTS, deaths::TESTS, spawned::TESTS]
-            .concat();
-    support::main(&tests, cgroups::tidy_up);
+    let tests = [
+        signals::TESTS,
+        watched::TESTS,
+        orphans::TESTS,
+        cgroups::TESTS,
+        deaths::TESTS,
+        spawned::TESTS,
+        rings::TESTS,
+    ];
+    support::main(&tests.concat(), cgroups::tidy_up);
 }
