@@ -293,6 +293,12 @@ impl Ring {
         positions.min().map_or((self.seat, self.position), |(position, seat)| (seat, position))
     }
 
+    /// Who has so many entries or more to read.
+    pub fn behind(&self, by: u64) -> impl Iterator<Item = usize> {
+        let (seats, tail) = (&self.shared().seats, self.shared().tail.0.load(Acquire));
+        self.seats().filter(move |seat| tail.saturating_sub(seats[*seat].position.load(Relaxed)) >= by)
+    }
+
     /// Asks to be told ([`Ring::take_wishes`]) when another has changed something. Whoever has asked looks again whether
     /// there is something to be read, and only then waits.
     pub fn wish(&self) {
@@ -452,6 +458,8 @@ mod tests {
         assert_eq!(others[0].read(), Some([0; WORDS]));
         assert_eq!(append(&mut ring, 7), Ok(()), "as many as there is room for");
         assert_eq!(ring.slowest(), (9, 0));
+        assert_eq!(ring.behind(7).collect::<Vec<_>>(), [5, 9]);
+        assert_eq!(ring.behind(8).collect::<Vec<_>>(), [9]);
         assert_eq!(append(&mut ring, 8), Err(Full(9)), "one more");
         assert_eq!(append(&mut ring, 8), Err(Full(9)), "and again nothing has changed");
         assert_eq!(others[1].read(), Some([0; WORDS]));

@@ -9,15 +9,19 @@
 //! that have nobody here, so that a flood from ten thousand addresses of one leaves a way in for others.
 
 pub(crate) mod bucket;
+mod ledger;
 mod penalty;
 mod prefix;
 mod room;
 mod rules;
+mod shared;
 mod source;
 mod sources;
 mod span;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;
 #[cfg(test)]
 mod traces;
 
@@ -36,6 +40,8 @@ pub use room::Ticket;
 pub use rules::{
     CHILDREN_MOST, FILE_MOST, LINE_MOST, MESSAGE_MOST, RULES_MOST, Rule, RuleError, RuleId, Rules, Who,
 };
+#[doc(hidden)]
+pub use shared::{Gate, Outside, Remains, Version};
 pub use source::{Mask, Source};
 pub use sources::SOURCES_MOST;
 pub use span::{Rate, Span};
@@ -163,7 +169,7 @@ pub enum Look {
 }
 
 /// The state of admission.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Admit {
     limits: Limits,
     held_most: usize,
@@ -278,17 +284,21 @@ impl Admit {
 
     /// Whether to look for another client. `nameless`: at a listener whose clients cannot be told apart yet.
     pub fn look(&self, nameless: bool, now: Instant) -> Look {
-        let room = match self.limits.on_full {
+        let pace = self.limits.rate.and_then(|rate| self.pace.until(rate, now));
+        match pace {
+            _ if !self.has_room(nameless) => Look::WhenFree,
+            Some(until) => Look::At(until),
+            None => Look::Now,
+        }
+    }
+
+    /// Whether there is something to look for another client for.
+    fn has_room(&self, nameless: bool) -> bool {
+        match self.limits.on_full {
             OnFull::Wait if nameless || self.held_most == 0 => self.open() < self.common(),
             OnFull::Wait => self.open() < self.limits.children,
             _ if nameless => self.open() < self.limits.children,
             _ => true,
-        };
-        let pace = self.limits.rate.and_then(|rate| self.pace.until(rate, now));
-        match pace {
-            _ if !room => Look::WhenFree,
-            Some(until) => Look::At(until),
-            None => Look::Now,
         }
     }
 
@@ -321,12 +331,16 @@ impl Admit {
 
     /// Whether one that a balancer is to name yet is turned away, so that no child has to find out who it is.
     pub fn turns_away(&mut self, chance: u32) -> Option<Reason> {
-        let why = match self.limits.on_full {
-            OnFull::Refuse { .. } if self.open() >= self.limits.children => Some(Reason::Full),
-            _ => self.is_early(chance),
-        }?;
+        let why = self.is_too_many(chance)?;
         self.count(why);
         Some(why)
+    }
+
+    fn is_too_many(&self, chance: u32) -> Option<Reason> {
+        match self.limits.on_full {
+            OnFull::Refuse { .. } if self.open() >= self.limits.children => Some(Reason::Full),
+            _ => self.is_early(chance),
+        }
     }
 
     /// A client has come that nothing is known of: a balancer that will name it, whoever sends to a socket that is lent.
@@ -360,17 +374,11 @@ impl Admit {
     /// The next of those who wait, when there is something to be said to it: a slot is free, it has waited too long, or its
     /// source has a penalty by now, or a new rule keeps it out.
     pub fn next_waiting(&mut self, now: Instant) -> Option<(Ticket, Verdict)> {
-        if let OnFull::Queue { time, .. } = self.limits.on_full
-            && let Some((ticket, since)) = self.room.oldest()
-            && now.saturating_duration_since(since) >= time
-        {
+        let (ticket, late) = self.turn(now)?;
+        if late {
             self.quits(ticket, now);
             return Some((ticket, self.count(Reason::Late)));
         }
-        if self.open() >= self.limits.children {
-            return None;
-        }
-        let ticket = self.room.next(self.open() >= self.common())?;
         let terms = self.terms(self.room.peer(ticket)?);
         let barred = self.bars(&terms, now);
         self.room.serve(ticket);
@@ -382,9 +390,24 @@ impl Admit {
         Some((ticket, Verdict::Admit))
     }
 
+    /// Whom [`Admit::next_waiting`] is about, and whether it is that it has waited too long.
+    fn turn(&self, now: Instant) -> Option<(Ticket, bool)> {
+        if let OnFull::Queue { time, .. } = self.limits.on_full
+            && let Some((ticket, since)) = self.room.oldest()
+            && now.saturating_duration_since(since) >= time
+        {
+            return Some((ticket, true));
+        }
+        if self.open() >= self.limits.children {
+            return None;
+        }
+        let ticket = self.room.next(self.open() >= self.common())?;
+        Some((ticket, false))
+    }
+
     /// Who has to leave the room because another may come in: to be asked after each verdict to wait.
     pub fn next_shed(&mut self, now: Instant) -> Option<Ticket> {
-        if self.room.len() <= self.held_most {
+        if !self.is_crowded() {
             return None;
         }
         let ticket = self.room.last_of_heaviest()?;
@@ -489,6 +512,29 @@ impl Admit {
             (Reason::Full, OnFull::Refuse { message }) => message.as_deref(),
             _ => None,
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.room.len() > self.held_most
+    }
+
+    /// Asks something by other rules than those that hold now.
+    fn judged_by<R>(&mut self, rules: Rules, ask: impl FnOnce(&mut Admit) -> R) -> R {
+        let current = std::mem::replace(&mut self.limits.rules, rules);
+        let answer = ask(self);
+        self.limits.rules = current;
+        answer
+    }
+
+    /// Whether two are in the same state, by whatever limits.
+    #[cfg(test)]
+    fn is_same(&self, other: &Admit) -> bool {
+        let parts = |admit: &Admit| (admit.held_most, admit.pace, admit.refused, admit.penalised);
+        parts(self) == parts(other)
+            && self.slots == other.slots
+            && self.networks == other.networks
+            && self.sources == other.sources
+            && self.room == other.room
     }
 
     /// Slots that anybody may have.

@@ -15,7 +15,7 @@ pub type Ticket = u64;
 
 type Place = (u64, Ticket);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Room {
     clients: BTreeMap<Ticket, Waiting>,
     /// The last turn that each source in the room was given, and how many it has here.
@@ -35,7 +35,7 @@ pub(crate) struct Room {
 /// By how many bits the steps of the tallies differ.
 const STEP: usize = 8;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Waiting {
     peer: Peer,
     pub source: Source,
@@ -50,6 +50,11 @@ impl Room {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.clients.is_empty()
+    }
+
+    /// All who wait, the oldest first.
+    pub(crate) fn tickets(&self) -> impl Iterator<Item = Ticket> {
+        self.clients.keys().copied()
     }
 
     pub(crate) fn source(&self, ticket: Ticket) -> Option<Source> {

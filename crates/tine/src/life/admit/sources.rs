@@ -30,12 +30,12 @@ pub(crate) struct Entry {
     forgotten: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sources {
     tables: [Table; 3],
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Table {
     entries: BTreeMap<Source, Entry>,
     idle: BTreeSet<(Instant, Source)>,

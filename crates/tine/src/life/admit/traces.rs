@@ -27,42 +27,42 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 
 /// Random numbers from a number: splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self) -> u64 {
+    pub(super) fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ z >> 31
     }
 
-    fn below(&mut self, most: usize) -> usize {
+    pub(super) fn below(&mut self, most: usize) -> usize {
         (self.roll() % most as u64) as usize
     }
 
-    fn from(&mut self, least: usize, most: usize) -> usize {
+    pub(super) fn from(&mut self, least: usize, most: usize) -> usize {
         least + self.below(most - least + 1)
     }
 
     /// True one time in so many.
-    fn once_in(&mut self, times: usize) -> bool {
+    pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
-    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(super) fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())].clone()
     }
 
     /// The first of a list more often than its last.
-    fn early_of<T: Clone>(&mut self, all: &[T]) -> T {
+    pub(super) fn early_of<T: Clone>(&mut self, all: &[T]) -> T {
         all[self.below(all.len()).min(self.below(all.len()))].clone()
     }
 }
 
 /// What a life is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Wait,
     Queue,
     Refuse,
@@ -237,7 +237,7 @@ fn unix(addr: Addr, uid: Option<u32>) -> Peer {
 }
 
 /// A client of any kind: few networks with few addresses each, so that they meet.
-fn some_peer(dice: &mut Dice) -> Peer {
+pub(super) fn some_peer(dice: &mut Dice) -> Peer {
     let v4 =
         |dice: &mut Dice| Ipv4Addr::new(10, dice.below(4) as u8, dice.below(2) as u8, dice.from(1, 4) as u8);
     match dice.below(16) {
@@ -275,7 +275,7 @@ fn some_who(dice: &mut Dice, peers: &[Peer]) -> Who {
     }
 }
 
-fn some_rules(dice: &mut Dice, peers: &[Peer]) -> Vec<(Who, Rule)> {
+pub(super) fn some_rules(dice: &mut Dice, peers: &[Peer]) -> Vec<(Who, Rule)> {
     let mut rules: Vec<(Who, Rule)> = Vec::new();
     for _ in 0..dice.below(8) {
         let who = some_who(dice, peers);
@@ -293,7 +293,7 @@ fn some_rules(dice: &mut Dice, peers: &[Peer]) -> Vec<(Who, Rule)> {
     rules
 }
 
-fn rules(list: &[(Who, Rule)]) -> Rules {
+pub(super) fn rules(list: &[(Who, Rule)]) -> Rules {
     let mut rules = Rules::default();
     for (who, rule) in list {
         rules.add(*who, rule.clone()).unwrap();
@@ -319,7 +319,7 @@ fn some_penalties(dice: &mut Dice) -> Penalties {
     penalties
 }
 
-fn some_limits(dice: &mut Dice, kind: Kind) -> Limits {
+pub(super) fn some_limits(dice: &mut Dice, kind: Kind) -> Limits {
     let children = dice.one_of(&[1, 2, 3, 5, 8, 10, 13, 20, 40]);
     let mask = match kind {
         Kind::Flood => Mask { v4: 32, v6: 128 },
