@@ -10,6 +10,8 @@
 //! `worst` is the wall clock's, `own` the worst time that the thread itself had used up then (interrupts count as that),
 //! `again` the worst own time of a call that was slow in all three runs, which is what the code is answerable for, and
 //! `away` is how often a call took so long because the thread was not running.
+//!
+//! `-- together` measures something else: what a client costs where several processes share one admission.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +23,10 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use rustix::time::{ClockId, clock_gettime};
-use tine::admit::{Admit, Fault, Look, Mask, Ticket, Verdict};
+use tine::admit::{Admit, Fault, Gate, Look, Mask, Outside, Ticket, Verdict};
 use tine::{Addr, Limits, Peer, Penalties, Rules};
+use tine_os::signal::{self, Signal};
+use tine_os::{Forked, fork, wait};
 
 const SOURCES: u64 = 10_000_000;
 
@@ -184,6 +188,10 @@ const DECISIONS: [&str; 8] =
 fn main() -> ExitCode {
     let mut sources = SOURCES;
     let mut only = None;
+    if env::args().any(|arg| arg == "together") {
+        together();
+        return ExitCode::SUCCESS;
+    }
     for arg in env::args().skip(1).filter(|arg| arg != "--bench") {
         match (arg.replace(['_', ','], "").parse(), SCENARIOS.iter().find(|scenario| scenario.name == arg)) {
             (Ok(number), _) => sources = number,
@@ -211,6 +219,106 @@ fn main() -> ExitCode {
         bad => {
             println!("\nfail   scenarios={bad}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many clients come and go where several processes share one admission.
+const CLIENTS: u64 = 300_000;
+
+/// How many records their log has room for.
+const RECORDS: usize = 16_384;
+
+/// Nobody sleeps here, and nobody dies.
+struct Awake;
+
+impl Outside for Awake {
+    fn rules(&mut self, _: u64) -> Rules {
+        Rules::default()
+    }
+
+    fn poke(&mut self, _: usize) {}
+
+    fn is_gone(&mut self, _: usize) -> bool {
+        false
+    }
+}
+
+/// A client comes and goes, and so on: a look, an arrival, the end of the one that came sixty-four before it.
+fn come_and_go(gate: &mut Gate, clients: u64, mut others: impl FnMut()) {
+    let mut open = VecDeque::new();
+    for number in 0..clients {
+        let (peer, now) = (v6(SITE | random(number) >> 48), Instant::now());
+        if gate.look(false, now) == Look::Now
+            && let Ok((ticket, Verdict::Admit)) = gate.arrives(&peer, now, 0)
+        {
+            open.push_back(ticket);
+        }
+        if open.len() > 64 {
+            open.pop_front().map(|ticket| gate.leaves(ticket, now));
+        }
+        others();
+    }
+    for ticket in open {
+        gate.leaves(ticket, Instant::now());
+    }
+}
+
+/// What a client costs: alone, with a log, with somebody else who replays it, and with others who write to it too.
+fn together() {
+    let gate = || {
+        let mut limits = Limits::default();
+        (limits.children, limits.per_source, limits.reserve) = (4_096, Some(4_096), Some(0));
+        Gate::alone(limits, usize::MAX)
+    };
+    let shared = || {
+        let mut gate = gate();
+        gate.share(RECORDS, Box::new(Awake)).expect("there is memory");
+        gate
+    };
+    let each = |what: &str, began: Instant, count: u64| {
+        println!("{what:<56} {:>6} ns", began.elapsed().as_nanos() / u128::from(count));
+    };
+    for _ in 0..RUNS {
+        let (mut alone, began) = (gate(), Instant::now());
+        come_and_go(&mut alone, CLIENTS, || {});
+        each("alone, a client", began, CLIENTS);
+
+        let (mut one, began) = (shared(), Instant::now());
+        come_and_go(&mut one, CLIENTS, || {});
+        each("with a log, a client", began, CLIENTS);
+
+        let mut host = shared();
+        host.invite(1);
+        let mut other = host.copy(1, Box::new(Awake)).expect("there is memory");
+        let (mut replay, began, mut number) = (Duration::ZERO, Instant::now(), 0);
+        come_and_go(&mut host, CLIENTS, || {
+            number += 1;
+            if number % 1_024 == 0 {
+                let began = Instant::now();
+                other.catch_up();
+                replay += began.elapsed();
+            }
+        });
+        each("with a log that another reads, a client", began + replay, CLIENTS);
+        println!("{:<56} {:>6} ns", "to replay a client of another", replay.as_nanos() / u128::from(CLIENTS));
+
+        let mut host = shared();
+        host.invite(1);
+        match fork().expect("there are processes") {
+            Forked::Child => {
+                let mut gate = host.join(1, Box::new(Awake)).expect("there is memory");
+                loop {
+                    come_and_go(&mut gate, 64, || {});
+                }
+            }
+            Forked::Parent(other) => {
+                let began = Instant::now();
+                come_and_go(&mut host, CLIENTS, || {});
+                each("with another that does the same at once, a client", began, CLIENTS);
+                signal::send(other, Signal::KILL).expect("it lives");
+                let _ = wait::wait_blocking(other);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ pub const TESTS: &[Test] = tests![
     a_child_that_is_no_participant_has_no_log,
     a_participants_children_have_no_log_either,
     a_bell_wakes_another_process,
+    whoever_asks_to_be_told_and_then_sleeps_is_woken_for_whatever_comes,
 ];
 
 const EACH: u64 = 25_000;
@@ -269,4 +270,45 @@ fn a_bell_wakes_another_process() {
 fn state(pid: Pid) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
     stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).expect("a state")
+}
+
+fn whoever_asks_to_be_told_and_then_sleeps_is_woken_for_whatever_comes() {
+    const ALL: u64 = 30_000;
+    let mut ring = Ring::new(1024, 0).expect("a log");
+    let bell = Bell::new().expect("a bell");
+    ring.seat(1);
+    let sleeper = participant(&ring, 1, &[&bell.as_fd()], |mut own| {
+        let mut order = Order::default();
+        let mut slept = 0;
+        while order.sum() < ALL {
+            read(&mut own, &mut order);
+            own.wish();
+            if !own.is_read() || order.sum() == ALL {
+                continue;
+            }
+            let mut ready = Vec::new();
+            fd::wait_readable(&[bell.as_fd()], Some(PATIENCE), &mut ready).expect("a poll");
+            assert!(ready[0], "nobody has woken it after {} of {ALL}", order.sum());
+            // In this order: see `answer`.
+            bell.silence().expect("a bell");
+            own.answer();
+            slept += 1;
+        }
+        u8::from(slept == 0)
+    });
+    let mut order = Order::default();
+    let mut chance = 1_u64;
+    while order.counts[0] < ALL {
+        if append(&mut ring, &mut order) {
+            for seat in ring.take_wishes().collect::<Vec<_>>() {
+                if ring.call(seat) {
+                    bell.ring().expect("a bell");
+                }
+            }
+        }
+        // Now and then long enough for the other to fall asleep, and now and then just not.
+        chance = chance.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (0..(chance >> 33) % 2_000).for_each(|_| std::hint::spin_loop());
+    }
+    assert!(wait::wait_blocking(sleeper).expect("a child").success());
 }

@@ -180,7 +180,8 @@ impl Gate {
         Ok(Gate { state: self.state.clone(), shared: Some(old.join(seat, outside)?) })
     }
 
-    /// A process has died that had this seat: nobody waits for it any more, its clients have left the room, and its slots are
+    /// A process has died that had this seat (to be said as soon as it is known: others wait for it when the log is full, or
+    /// when it had the lock): nobody waits for it any more, its clients have left the room, and its slots are
     /// told. Everybody is woken, as it may have died when it was about to do that; this process has to look at everything again.
     pub fn died(&mut self, seat: usize) -> Remains {
         let Some(shared) = &mut self.shared else { return Remains::default() };
@@ -206,6 +207,11 @@ impl Gate {
         if let Some(shared) = &mut self.shared {
             shared.catch_up(&mut self.state);
         }
+    }
+
+    /// How many records have been carried out here.
+    pub fn records(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.ring.position())
     }
 
     /// This process has been poked: to be called after what woke it has been emptied, and before anything else is asked.
@@ -757,11 +763,6 @@ impl Gate {
 
     pub(super) fn has_state_of(&self, admit: &Admit) -> bool {
         self.state.admit.is_same(admit)
-    }
-
-    /// How many records it has read or written.
-    pub(super) fn records(&self) -> u64 {
-        self.shared.as_ref().map_or(0, |shared| shared.ring.position())
     }
 
     /// Who has so much to read.

@@ -18,10 +18,10 @@ use super::shared::owner;
 use super::traces::{Dice, Kind, rules, some_limits, some_peer, some_rules};
 use super::*;
 
-/// Events of all traces together, unless `TINE_EVENTS` says otherwise.
-const EVENTS: u64 = 1_000_000;
+/// Steps of all traces together, of which a third are written to a log and most others ask, unless `TINE_EVENTS` says otherwise.
+const EVENTS: u64 = 2_000_000;
 
-/// Events in a life.
+/// Steps in a life.
 const LENGTH: u64 = 5_000;
 
 /// How many records a log has room for here: so few that it goes round many times.
@@ -261,13 +261,13 @@ impl Life {
 
     fn step(&mut self) {
         match self.dice.below(64) {
-            0..8 => {
+            0..4 => {
                 let step = self.dice.one_of(&[0, 1, 1_000_000, 100_000_000, 1_000_000_000, 60_000_000_000]);
                 self.world.now.set(self.world.now.get() + step);
             }
             8 => self.replaces(),
-            9 if self.dice.once_in(4) => self.kills(),
-            10 if self.dice.once_in(4) => self.reloads(),
+            9 if self.dice.once_in(16) => self.kills(),
+            10 if self.dice.once_in(8) => self.reloads(),
             11 => self.buries(),
             _ => {
                 let seat = self.dice.below(self.processes.len());
@@ -292,14 +292,14 @@ impl Life {
             let due = sleep.until.is_some_and(|until| until <= self.world.instant());
             if self.world.rung.borrow()[seat] {
                 self.wakes(seat);
-            } else if !due && self.dice.once_in(2) {
+            } else if !due && self.dice.once_in(4) {
                 return;
             }
             self.process(seat).sleep = None;
         }
         match self.dice.below(16) {
-            0..6 => self.comes(seat),
-            6..8 => self.calls(seat),
+            0..7 => self.comes(seat),
+            7 => self.calls(seat),
             8..11 => self.leaves(seat),
             11 => self.gives_up(seat),
             12 => self.is_named(seat),
@@ -336,7 +336,13 @@ impl Life {
                 let nameless = self.dice.once_in(5);
                 let look = self.process(seat).gate.look(nameless, now);
                 assert_eq!(look, self.alone.look(nameless, now));
-                self.process(seat).looked = (look == Look::Now).then_some(nameless);
+                if look == Look::Now {
+                    self.process(seat).looked = Some(nameless);
+                    // Others come between, or nobody.
+                    if self.dice.once_in(2) {
+                        self.comes(seat);
+                    }
+                }
                 return;
             }
         };
