@@ -34,6 +34,9 @@ pub const SEATS_MOST: usize = 64;
 /// How many words an entry has: a cache line.
 pub const WORDS: usize = 8;
 
+/// How many numbers each participant may show to the others beside the log.
+pub const NOTES: usize = 5;
+
 /// The most entries that a log may have room for.
 pub const CAPACITY_MOST: usize = 1 << 24;
 
@@ -101,6 +104,7 @@ struct Line<T>(T);
 struct Seat {
     position: AtomicU64,
     word: AtomicU32,
+    notes: [AtomicU64; NOTES],
 }
 
 #[repr(C, align(64))]
@@ -268,9 +272,23 @@ impl Ring {
         let shared = self.shared();
         let other = &shared.seats[seat];
         other.word.store(0, Relaxed);
+        other.notes.iter().for_each(|note| note.store(0, Relaxed));
         other.position.store(self.position, Relaxed);
         // Release: whoever sees the bit (Acquire, in `slowest`) sees the position.
         shared.present.0.fetch_or(1 << seat, Release);
+    }
+
+    /// Shows a number to the others, in this one's place of that number, beside the log and at no price.
+    ///
+    /// # Panics
+    /// When there are only [`NOTES`] places, and this is none of them.
+    pub fn note(&self, place: usize, number: u64) {
+        self.shared().seats[self.seat].notes[place].store(number, Relaxed);
+    }
+
+    /// What one that takes part shows, or showed last: zeroes at first.
+    pub fn notes_of(&self, seat: usize) -> [u64; NOTES] {
+        std::array::from_fn(|place| self.shared().seats[seat].notes[place].load(Relaxed))
     }
 
     /// Takes one out that has ended: it is waited for no more.

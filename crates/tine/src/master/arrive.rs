@@ -11,7 +11,7 @@ use tine_os::{fd, random};
 use super::{Child, Guest, Master, Standing, mark, rests};
 use crate::event::Event;
 use crate::front::introduction::{Hears, Says, TIMEOUT, words};
-use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict};
+use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict, Version};
 use crate::life::bind::{Arrival, Role};
 use crate::life::fork::{Birth, Workplace, fork, spawn};
 use crate::life::serve::{Place, Service};
@@ -31,12 +31,13 @@ struct Given {
 
 impl Master {
     /// Whether to look for another client at this listener.
-    pub(crate) fn has_room(&self, at: usize) -> bool {
+    pub(crate) fn has_room(&mut self, at: usize) -> bool {
         let now = Instant::now();
-        self.drain.is_serving()
-            && self.listeners.get(at).is_some_and(|listener| {
-                !rests(listener, now) && self.admit.look(self.waits_for_names(listener), now) == Look::Now
-            })
+        let Some(listener) = self.listeners.get(at).filter(|listener| !rests(listener, now)) else {
+            return false;
+        };
+        let nameless = self.waits_for_names(listener);
+        self.drain.is_serving() && self.undecided.is_empty() && self.admit.look(nameless, now) == Look::Now
     }
 
     /// Takes the next client of a listener. When the system is short of something, the listener rests.
@@ -57,10 +58,11 @@ impl Master {
 
     /// Asks whether a client may come in, and gives it a child, lets it wait or sends it away.
     pub(crate) fn admit(&mut self, at: usize, arrival: Arrival, service: &mut dyn Service) {
-        let (now, ticket) = (Instant::now(), self.next_ticket());
+        let now = Instant::now();
         let Some(listener) = self.listeners.get(at) else { return };
         let nameless = self.is_nameless(listener);
         let accepted = listener.role == Role::Accept;
+        let chance = self.chance();
         if nameless {
             let trusted =
                 self.manner.balancers.as_ref().is_none_or(|all| !accepted || all.trusts(&arrival.peer));
@@ -71,18 +73,21 @@ impl Master {
             let counted = why.inspect(|why| {
                 self.admit.count(*why);
             });
-            let chance = self.chance();
             if let Some(why) = counted.or_else(|| accepted.then(|| self.admit.turns_away(chance)).flatten()) {
                 return self.refuse(&arrival, why);
             }
-            self.admit.arrives_nameless(ticket, now);
-            return self.fork(at, Guest { ticket, arrival, waited: Default::default() }, service);
         }
-        let chance = self.chance();
-        match self.admit.arrives(ticket, &arrival.peer, now, chance) {
-            Verdict::Admit => self.fork(at, Guest { ticket, arrival, waited: Default::default() }, service),
-            Verdict::Wait => self.let_wait(at, ticket, arrival, now),
-            Verdict::Refuse(why) => self.refuse(&arrival, why),
+        let verdict = match nameless {
+            true => self.admit.arrives_nameless(now).map(|ticket| (ticket, Verdict::Admit)),
+            false => self.admit.arrives(&arrival.peer, now, chance),
+        };
+        match verdict {
+            Ok((ticket, Verdict::Admit)) => {
+                self.fork(at, Guest { ticket, arrival, waited: Default::default() }, service);
+            }
+            Ok((ticket, Verdict::Wait)) => self.let_wait(at, ticket, arrival, now),
+            Ok((_, Verdict::Refuse(why))) => self.refuse(&arrival, why),
+            Err(_) => self.undecided.push_back((at, arrival)),
         }
     }
 
@@ -101,6 +106,15 @@ impl Master {
             self.let_go();
         }
         let now = Instant::now();
+        for ticket in self.admit.orders() {
+            if let Some((_, arrival, _)) = self.room.remove(&ticket) {
+                self.refuse(&arrival, Reason::Full);
+            }
+        }
+        for _ in 0..self.undecided.len() {
+            let Some((at, arrival)) = self.undecided.pop_front() else { break };
+            self.admit(at, arrival, service);
+        }
         for _ in 0..self.held.len() {
             let Some((at, guest)) = self.held.pop_front() else { break };
             if self.listeners.get(at).is_some_and(|listener| rests(listener, now)) {
@@ -139,13 +153,14 @@ impl Master {
         for pid in pids.into_iter().filter_map(|pid| tine_os::Pid::from_raw(pid as i32)) {
             let nameless = |child: &&mut Child| matches!(child.standing, Standing::Nameless(..));
             let Some(child) = self.children.get_mut(&pid).filter(nameless) else { continue };
-            let Standing::Nameless(line, rules) = std::mem::replace(&mut child.standing, Standing::Unwelcome)
+            let Standing::Nameless(line, version) =
+                std::mem::replace(&mut child.standing, Standing::Unwelcome)
             else {
                 continue;
             };
             let says = Says::receive(&line);
             if matches!(says, Ok(None)) {
-                child.standing = Standing::Nameless(line, rules); // nothing yet after all
+                child.standing = Standing::Nameless(line, version); // nothing yet after all
                 continue;
             }
             let _ = self.lines.remove(&line);
@@ -153,10 +168,7 @@ impl Master {
                 Ok(Some(Says::Client { ends, header })) => {
                     child.header = header;
                     // What its child knows of rules it knows from its birth, and so they are the ones that hold for it.
-                    let current = self.admit.limits().rules.clone();
-                    self.admit.set_rules(rules);
-                    self.name(pid, ends, &line);
-                    self.admit.set_rules(current);
+                    self.name(pid, ends, &line, &version);
                 }
                 Ok(Some(Says::Nothing(why))) => {
                     Hears::Go { message: Vec::new() }.send(&line);
@@ -204,7 +216,7 @@ impl Master {
         let silent = accepted && !asks && self.counts_silence() && socket::has_left(&arrival.fd);
         let watched = if accepted { self.watch(ticket, pid, &arrival) } else { Ok(()) };
         let standing = match ours {
-            Some(line) => Standing::Nameless(line, self.admit.limits().rules.clone()),
+            Some(line) => Standing::Nameless(line, self.admit.version()),
             None => Standing::Served,
         };
         let Arrival { peer, local, .. } = arrival;
@@ -352,11 +364,6 @@ impl Master {
         }
     }
 
-    fn next_ticket(&mut self) -> Ticket {
-        self.ticket += 1;
-        self.ticket
-    }
-
     fn let_wait(&mut self, at: usize, ticket: Ticket, arrival: Arrival, now: Instant) {
         if let Err(error) = self.room_watch.add_activity(&arrival.fd, ticket) {
             (self.events)(&Event::Odd { what: "watch a client that waits", error: &error });
@@ -368,6 +375,7 @@ impl Master {
         }
         (self.events)(&Event::Waiting { peer: &arrival.peer, place });
         self.room.insert(ticket, (at, arrival, now));
+        // One that waits elsewhere is told there.
         while let Some(other) = self.admit.next_shed(now) {
             if let Some((_, arrival, _)) = self.room.remove(&other) {
                 self.refuse(&arrival, Reason::Full);
@@ -393,7 +401,7 @@ impl Master {
     }
 
     /// A child knows who its client is: the second verdict.
-    fn name(&mut self, pid: tine_os::Pid, ends: Option<(Addr, Addr)>, line: &OwnedFd) {
+    fn name(&mut self, pid: tine_os::Pid, ends: Option<(Addr, Addr)>, line: &OwnedFd, version: &Version) {
         let now = Instant::now();
         let Some(child) = self.children.get_mut(&pid) else { return };
         let (ticket, via) = (child.ticket, child.peer.clone());
@@ -405,8 +413,8 @@ impl Master {
         let (peer, coarse) = (child.peer.clone(), child.sign.is_some());
         let from_same = self.admit.count_of(&peer) as u32;
         let (verdict, standing) = match own {
-            false => (self.admit.is_named(ticket, &peer, now), Standing::Served),
-            true => (self.admit.is_own(&peer), Standing::Faultless),
+            false => (self.admit.is_named(ticket, &peer, version, now), Standing::Served),
+            true => (self.admit.is_own(&peer, version), Standing::Faultless),
         };
         // Signs so far were the header's. What comes behind it is a sign, or is told of by the child, which looks later.
         if coarse && self.ends.listens() {
@@ -417,7 +425,7 @@ impl Master {
         }
         match verdict {
             Verdict::Refuse(why) => {
-                let message = words(self.admit.message(&peer, why));
+                let message = words(self.admit.message_by(version, &peer, why));
                 Hears::Go { message }.send(line);
                 (self.events)(&Event::Refused { peer: &peer, why, detail: None });
                 self.tell_penalised(&peer);

@@ -25,7 +25,7 @@ use crate::change::drain::{Action, Drain};
 use crate::error::StartError;
 use crate::event::{Event, Status};
 use crate::front::introduction::Balancers;
-use crate::life::admit::{Admit, Limits, Look, OnFull, Reason, Rules, Ticket};
+use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version};
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
@@ -53,13 +53,13 @@ pub(crate) struct Master {
     manner: Manner,
     /// The slots' children: who is here is alive or not yet waited for.
     children: BTreeMap<Pid, Child>,
-    admit: Admit,
+    admit: Gate,
     ends: Ends,
     drain: Drain,
-    /// The last number that a client was given.
-    ticket: Ticket,
     /// Clients that have a slot and no child yet, because none could be had; with their listener.
     held: VecDeque<(usize, Guest)>,
+    /// Clients that came when others had just taken the last slot, with their listener: they are asked for again before others.
+    undecided: VecDeque<(usize, Arrival)>,
     /// Clients that wait for a slot.
     room: BTreeMap<Ticket, (usize, Arrival, Instant)>,
     /// Tells of those who go while they wait.
@@ -148,7 +148,7 @@ enum Standing {
     /// It is served as the balancer's own, or has gone before anybody knew whose it was: its end is nobody's fault.
     Faultless,
     /// It came through a balancer and is to be named yet, on this line; by the rules that its child was born with.
-    Nameless(OwnedFd, Rules),
+    Nameless(OwnedFd, Version),
     /// Its name was not good enough, or never came.
     Unwelcome,
 }
@@ -173,12 +173,12 @@ impl Master {
             control: None,
             events,
             children: BTreeMap::new(),
-            admit: Admit::new(manner.limits.clone(), held_most),
+            admit: Gate::alone(manner.limits.clone(), held_most),
             ends: Ends::new(manner.deadlines.clone()),
             drain: Drain::new(manner.patience),
             manner,
-            ticket: 0,
             held: VecDeque::new(),
+            undecided: VecDeque::new(),
             room: BTreeMap::new(),
             room_watch: watch()?,
             hangups: watch()?,
@@ -231,6 +231,8 @@ impl Master {
             return Ok(None);
         }
         let now = Instant::now();
+        let open = self.open_listeners(now);
+        let patience = self.patience(now);
         let mut fds = vec![
             self.signals.as_fd(),
             self.deaths.as_fd(),
@@ -242,10 +244,9 @@ impl Master {
         ];
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
         let others = fds.len();
-        let open: Vec<_> = self.open_listeners(now).collect();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
         let mut ready = Vec::new();
-        if let Err(error) = fd::wait_readable(&fds, self.patience(now), &mut ready) {
+        if let Err(error) = fd::wait_readable(&fds, patience, &mut ready) {
             (self.events)(&Event::Odd { what: "poll", error: &error });
             std::thread::sleep(ASKING);
         }
@@ -321,7 +322,7 @@ impl Master {
         let _ = self.workplace.trees.clear();
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
         let resting = |listener: &&Listener| {
             listener.pause.is_troubled() || listener.throttle.is_troubled() || listener.breaker.is_tripped()
         };
@@ -338,13 +339,14 @@ impl Master {
     }
 
     /// Which listeners are looked at.
-    fn open_listeners(&self, now: Instant) -> impl Iterator<Item = usize> {
-        let serving = self.drain.is_serving();
+    fn open_listeners(&mut self, now: Instant) -> Vec<usize> {
+        // Who came while others took the last slot is asked again first.
+        let serving = self.drain.is_serving() && self.undecided.is_empty();
         let looks = [false, true].map(|nameless| serving && self.admit.look(nameless, now) == Look::Now);
-        let listeners = self.listeners.iter().enumerate().filter(move |(_, listener)| {
+        let listeners = self.listeners.iter().enumerate().filter(|(_, listener)| {
             listener.is_open() && looks[usize::from(self.waits_for_names(listener))] && !rests(listener, now)
         });
-        listeners.map(|(at, _)| at)
+        listeners.map(|(at, _)| at).collect()
     }
 
     /// Whether nothing is known yet of who comes in at a listener.
@@ -364,22 +366,25 @@ impl Master {
     }
 
     /// How long nothing may happen before there is something to do all the same.
-    fn patience(&self, now: Instant) -> Option<Duration> {
+    fn patience(&mut self, now: Instant) -> Option<Duration> {
         let wakings = |listener: &Listener| {
             [listener.pause.until(now), listener.throttle.until(now), listener.breaker.until(now)]
         };
         let serving = self.drain.is_serving();
         let rests = self.listeners.iter().filter(|_| serving).flat_map(wakings).flatten();
+        let rests = rests.min();
         let pace = [false, true].map(|nameless| match self.admit.look(nameless, now) {
             Look::At(until) if serving => Some(until),
             _ => None,
         });
+        let late = self.admit.until().filter(|_| self.held.is_empty());
         let asking = self.deaths.must_ask().then(|| now + ASKING);
         let spares = self.spares.as_ref().filter(|_| serving);
         let until = rests
+            .into_iter()
             .chain(pace.into_iter().flatten())
             // While there are some who could not be given a child, nobody else is looked after either.
-            .chain(self.admit.until().filter(|_| self.held.is_empty()))
+            .chain(late)
             .chain(self.ends.until())
             .chain(self.drain.until())
             .chain(asking)
@@ -403,8 +408,8 @@ impl Master {
         let Some(reread) = &mut self.manner.reread else { return };
         match reread().and_then(|rules| service.obey(&rules).map(|()| rules)) {
             Ok(rules) => {
-                let count = rules.len();
-                self.admit.set_rules(rules);
+                let (count, number) = (rules.len(), self.admit.version().number + 1);
+                self.admit.set_rules(Version { number, rules });
                 // What they know of rules they know from their birth.
                 self.spares.iter_mut().for_each(Parked::dismiss);
                 (self.events)(&Event::Reloaded { rules: count });
@@ -457,6 +462,10 @@ impl Master {
             self.admit.leaves(guest.ticket, now);
             self.admit.count(Reason::Ending);
             self.refuse(&guest.arrival, Reason::Ending);
+        }
+        for (_, arrival) in std::mem::take(&mut self.undecided) {
+            self.admit.count(Reason::Ending);
+            self.refuse(&arrival, Reason::Ending);
         }
         for (ticket, (_, arrival, _)) in std::mem::take(&mut self.room) {
             self.admit.closes(ticket, now);

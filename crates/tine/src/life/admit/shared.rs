@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::{Duration, Instant};
 
-use tine_os::ring::{Full, Ring, SEATS_MOST};
+use tine_os::ring::{Full, NOTES, Ring, SEATS_MOST};
 
 use super::ledger::{Answer, Client, Op, Record};
 use super::{Admit, Fault, Limits, Look, OnFull, Reason, Refusals, Rules, Source, Ticket, Verdict};
@@ -207,6 +207,18 @@ impl Gate {
         if let Some(shared) = &mut self.shared {
             shared.catch_up(&mut self.state);
         }
+    }
+
+    /// Shows numbers of this process to the others, beside the log: see [`Ring::note`].
+    pub(crate) fn notes(&self, numbers: [u64; NOTES]) {
+        if let Some(shared) = &self.shared {
+            numbers.into_iter().enumerate().for_each(|(place, number)| shared.ring.note(place, number));
+        }
+    }
+
+    /// What the process in a seat shows, or showed last.
+    pub(crate) fn notes_of(&self, seat: usize) -> [u64; NOTES] {
+        self.shared.as_ref().map_or([0; NOTES], |shared| shared.ring.notes_of(seat))
     }
 
     /// How many records have been carried out here.
