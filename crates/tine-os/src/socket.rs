@@ -366,6 +366,13 @@ impl IntOption {
     pub const PACKET_INFO: Self = Self(libc::IPPROTO_IP, libc::IP_PKTINFO);
     /// The same of IPv6.
     pub const PACKET_INFO_V6: Self = Self(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
+    /// Datagrams that their sender sent at once are received as one message, with the length of each.
+    pub const GRO: Self = Self(libc::SOL_UDP, libc::UDP_GRO);
+    /// What is sent is datagrams of so many bytes each, the last of them maybe fewer.
+    pub const SEGMENT: Self = Self(libc::SOL_UDP, libc::UDP_SEGMENT);
+    /// Send datagrams without a checksum (IPv4).
+    #[cfg(test)]
+    pub(crate) const NO_CHECK: Self = Self(libc::SOL_SOCKET, libc::SO_NO_CHECK);
 }
 
 /// Sets an option that takes a number.

@@ -227,7 +227,7 @@ fn vsock(text: &str) -> Result<Addr, String> {
 }
 
 /// The options that take one number, with the least and the most.
-const NUMBERS: [(&str, IntOption, i32, i32); 14] = [
+const NUMBERS: [(&str, IntOption, i32, i32); 15] = [
     ("reuseport", IntOption::REUSE_PORT, 0, 1),
     ("freebind", IntOption::FREE_BIND, 0, 1),
     ("transparent", IntOption::TRANSPARENT, 0, 1),
@@ -242,10 +242,11 @@ const NUMBERS: [(&str, IntOption, i32, i32); 14] = [
     ("user-timeout", IntOption::USER_TIMEOUT, 0, i32::MAX),
     ("fastopen", IntOption::FAST_OPEN, 0, 65_535),
     ("keepalive", IntOption::KEEP_ALIVE, 0, i32::MAX),
+    ("gro", IntOption::GRO, 0, 1),
 ];
 
 const NAMES: &str = "backlog, mode, user, group, v6only, device, congestion, keepalive, nodelay, defer-accept, \
-                     user-timeout, fastopen, reuseport, freebind, transparent, mark, priority, tos, tclass, rcvbuf, sndbuf";
+                     user-timeout, fastopen, reuseport, freebind, transparent, mark, priority, tos, tclass, rcvbuf, sndbuf, gro";
 
 fn parse_options(text: &str, family: Family, transport: Transport) -> Result<Options, String> {
     let mut options = Options::default();
@@ -312,6 +313,7 @@ fn belongs(name: &str, family: Family, transport: Transport) -> Result<(), Strin
         _ if inet.contains(&name) => family == Family::Inet,
         _ if path.contains(&name) => family == Family::Path,
         "backlog" => transport != Transport::Datagram,
+        "gro" => family == Family::Inet && transport == Transport::Datagram,
         _ => true,
     };
     if fine { Ok(()) } else { Err(format!("option '{name}' means nothing for such a socket")) }
@@ -388,6 +390,11 @@ mod tests {
             ("127.0.0.1:1?keepalive=60,0", false),
             ("udp://127.0.0.1:1?backlog=4", false),
             ("udp://127.0.0.1:1?rcvbuf=1000000", true),
+            ("udp://127.0.0.1:1?gro=0", true),
+            ("udp://127.0.0.1:1?gro=2", false),
+            ("127.0.0.1:1?gro=0", false),
+            ("unixgram:/x?gro=0", false),
+            ("fd:3?gro=1", true),
             ("127.0.0.1:1?priority=6", true),
             ("127.0.0.1:1?priority=7", false),
             ("127.0.0.1:1?nosuch=1", false),

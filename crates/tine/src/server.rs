@@ -237,7 +237,12 @@ impl Server {
         self
     }
 
-    /// How many workers each listener for datagrams has with [`Server::serve_datagrams`]. Default 1.
+    /// How many workers each listener for datagrams has with [`Server::serve_datagrams`], and with
+    /// [`Server::serve_program`] where it carries them to children ([`DatagramMode::Peer`], [`DatagramMode::Each`]). Default 1.
+    ///
+    /// Each has a socket of its own at the same address (SO_REUSEPORT), which outlives it, and the kernel keeps a peer with one
+    /// of them: its datagrams stay in order. An inherited socket and a Unix socket cannot be bound twice: handlers' workers
+    /// share it, and a program has one worker there.
     pub fn workers(mut self, count: usize) -> Server {
         self.workers = count.max(1);
         self
@@ -269,7 +274,8 @@ impl Server {
     /// # Errors
     /// As [`Server::serve`].
     pub fn serve_program(mut self, mut program: Program) -> Result<(), Error> {
-        let mut exchanges = Vec::new();
+        let (mut exchanges, workers) = (Vec::new(), self.workers);
+        let mut events = self.take_events();
         for (at, listener) in self.listeners.iter_mut().enumerate() {
             if listener.transport != Transport::Datagram {
                 continue;
@@ -290,15 +296,18 @@ impl Server {
                     return Err(StartError::Transport { listen: listener.name.clone(), advice }.into());
                 }
             };
-            let (ours, theirs) =
-                socket::pair(Kind::Packet).map_err(StartError::system("make a channel for a worker"))?;
             let guard = guard_of(listener, self.guard);
-            exchanges.push((at, theirs, Exchange { idle, guard }, Listener::channel(listener, ours)));
+            seat(listener, workers, &mut events)?;
+            for number in 0..listener.seats() {
+                let (ours, theirs) =
+                    socket::pair(Kind::Packet).map_err(StartError::system("make a channel for a worker"))?;
+                let channel = Listener::channel(listener, ours);
+                exchanges.push(((at, number), theirs, Exchange { idle, guard }, channel));
+            }
         }
-        let events = self.take_events();
         let mut master = self.master(true, events)?;
-        for (at, channel, exchange, listener) in exchanges {
-            master.workers.add(at, Work::Exchange { channel, exchange });
+        for (seat, channel, exchange, listener) in exchanges {
+            master.workers.add(seat, Work::Exchange { channel, exchange });
             master.listeners.push(listener);
         }
         Ok(serve(master, &mut program, |_| {})?)
@@ -314,14 +323,18 @@ impl Server {
             let advice = "it carries connections: serve them with Server::serve";
             return Err(StartError::Transport { listen: other.name.clone(), advice }.into());
         }
-        let (workers, guard, events) = (self.workers, self.guard, self.take_events());
+        let (workers, guard, mut events) = (self.workers, self.guard, self.take_events());
+        for listener in &mut self.listeners {
+            seat(listener, workers, &mut events)?;
+        }
         let mut master = self.master(false, events)?;
         let handler = Rc::new(RefCell::new(handler));
         for at in 0..master.listeners.len() {
-            for _ in 0..workers {
+            for number in 0..workers {
                 let basket = Basket::new().map_err(StartError::system("make memory for a worker"))?;
                 let guard = guard_of(&master.listeners[at], guard);
-                master.workers.add(at, Work::Handle { basket, handler: handler.clone(), guard });
+                let work = Work::Handle { basket, handler: handler.clone(), guard };
+                master.workers.add((at, number), work);
             }
         }
         Ok(serve(master, &mut Nobody, |_| {})?)
@@ -368,7 +381,9 @@ impl Server {
         let queued = if matches!(self.limits.on_full, OnFull::Wait) { 0 } else { places };
         let spares = self.spares.filter(|_| self.balancers.is_none());
         let lines = lines + spares.map_or(0, |spares| spares.most);
-        let needed = (self.limits.children + lines + queued + self.listeners.len()) as u64 + DESCRIPTORS;
+        // A worker beside the first has its socket, and its memory or both ends of its channel.
+        let seats: usize = self.listeners.iter().map(|listener| 3 * listener.seats() - 2).sum();
+        let needed = (self.limits.children + lines + queued + seats) as u64 + DESCRIPTORS;
         let allowed = limit::raise_nofile(needed + (places - queued + 4 * Trees::OPEN_MOST) as u64)
             .map_err(system("raise the limit on open descriptors"))?;
         if allowed < needed {
@@ -452,6 +467,23 @@ fn serve(
         control.end(status);
     }
     Ok(())
+}
+
+/// Gives each worker of a listener a socket of its own. Whoever has given up its rights since it listened may not bind the
+/// address again; then workers share what there is.
+fn seat(
+    listener: &mut Listener,
+    workers: usize,
+    events: &mut dyn FnMut(&Event<'_>),
+) -> Result<(), BindError> {
+    use std::io::ErrorKind::{AddrInUse, PermissionDenied};
+    match listener.seat(workers) {
+        Err(why) if matches!(why.io().kind(), AddrInUse | PermissionDenied) => {
+            events(&Event::Odd { what: "bind a socket for each worker (they share one)", error: why.io() });
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 fn guard_of(listener: &Listener, guard: Guard) -> Guard {

@@ -4,7 +4,7 @@
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -46,6 +46,10 @@ pub(crate) struct Listener {
     /// Slows down when they fail at once.
     pub breaker: Breaker,
     path: Option<BoundPath>,
+    /// As what it was bound, where its address can be bound again for further workers.
+    again: Option<Listen>,
+    /// The sockets of the workers after the first.
+    siblings: Vec<OwnedFd>,
 }
 
 /// How clients come out of a listener.
@@ -134,7 +138,8 @@ fn own(listen: &Listen, addr: &Addr) -> Result<Listener, BindError> {
         }
     };
     let listener = ready(listen, fd, kind)?;
-    Ok(Listener { path, ..listener })
+    let again = (kind == Kind::Datagram && matches!(addr, Addr::Inet(_))).then(|| listen.clone());
+    Ok(Listener { path, again, ..listener })
 }
 
 /// Binds a path: over a stale socket, never over a live one or over anything that is no socket.
@@ -305,6 +310,8 @@ fn ready(listen: &Listen, fd: OwnedFd, kind: Kind) -> Result<Listener, BindError
         throttle: Pause::default(),
         breaker: Breaker::default(),
         path: None,
+        again: None,
+        siblings: Vec::new(),
     })
 }
 
@@ -341,7 +348,47 @@ impl Listener {
             throttle: Pause::default(),
             breaker: Breaker::default(),
             path: None,
+            again: None,
+            siblings: Vec::new(),
         }
+    }
+
+    /// Makes it ready for so many workers: each has a socket of its own, all bound to one address, and datagrams that were
+    /// sent together are received together. A socket that was not bound here is left as it is, since others may read it
+    /// later, and neither can that of a Unix path be bound twice: workers share it.
+    ///
+    /// The first was bound when nobody else could share the address; only then it is opened to the others.
+    ///
+    /// # Errors
+    /// Of the kernel, when it will not have one more. Those that there are can be used.
+    pub(crate) fn seat(&mut self, workers: usize) -> Result<(), BindError> {
+        let Some(mut listen) = self.again.clone() else { return Ok(()) };
+        if workers > 1 {
+            socket::set_int(&self.fd, IntOption::REUSE_PORT, 1)
+                .map_err(|why| BindError::new("set reuseport on", &listen, why))?;
+            listen.options.sets.push(("reuseport", Set::Number(IntOption::REUSE_PORT, 1)));
+        }
+        let grouped = !listen.options.sets.iter().any(|(name, _)| *name == "gro");
+        for seat in 0..workers {
+            if seat > self.siblings.len() {
+                self.siblings.push(own(&listen, &self.local)?.fd);
+            }
+            if grouped {
+                // A kernel that does not know this delivers them one by one.
+                let _ = socket::set_int(self.socket(seat), IntOption::GRO, 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many sockets it has.
+    pub(crate) fn seats(&self) -> usize {
+        1 + self.siblings.len()
+    }
+
+    /// The socket of a worker; where there are not so many, they share the first.
+    pub(crate) fn socket(&self, seat: usize) -> BorrowedFd<'_> {
+        seat.checked_sub(1).and_then(|at| self.siblings.get(at)).unwrap_or(&self.fd).as_fd()
     }
 
     /// The next client; `None` when nobody waits.
@@ -409,7 +456,7 @@ impl BoundPath {
 }
 
 impl AsFd for Listener {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }

@@ -1,8 +1,8 @@
-//! Where a worker works: the child contract, with the listener and a line that breaks when the master is gone.
+//! Where a worker works: the child contract, with its socket and a line that breaks when the master is gone.
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use tine_confine::{Failure, Step};
 use tine_os::fd;
@@ -14,6 +14,8 @@ use crate::life::fork::Workplace;
 pub(crate) struct Bench<'a> {
     pub workplace: &'a Workplace,
     pub listener: &'a Listener,
+    /// Of the listener's sockets the one that this worker reads.
+    pub socket: BorrowedFd<'a>,
     pub life: &'a OwnedFd,
 }
 
@@ -26,7 +28,7 @@ impl Bench<'_> {
     pub(crate) fn enter(&self, others: &[&OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
         let Workplace { null, .. } = self.workplace;
         let log = self.workplace.log();
-        let mut fds = vec![null.as_fd(), log, log, self.listener.as_fd(), self.life.as_fd()];
+        let mut fds = vec![null.as_fd(), log, log, self.socket, self.life.as_fd()];
         fds.extend(others.iter().map(|fd| fd.as_fd()));
         // Numbers above those that are written to, or placing one would overwrite another that is still to be placed.
         let moved: Vec<_> = fds[3..]

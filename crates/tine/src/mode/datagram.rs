@@ -1,10 +1,12 @@
 //! Datagrams: read, handle, read again, in a worker. A fork for each would cost more than the work.
+//!
+//! The loop asks for no memory, but for what a handler itself asks for and for a reply longer than any before.
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use tine_confine::{Failure, Step};
-use tine_os::datagram::Basket;
+use tine_os::datagram::{Basket, wait_for_either};
 use tine_os::fd;
 
 use crate::handler::{Datagram, DatagramHandler, Reply};
@@ -35,7 +37,7 @@ pub(crate) fn handle(
     }
     run(|| {
         let (socket, life) = (&fds[0], &fds[1]);
-        let (mut reply, mut ready) = (Reply::default(), Vec::new());
+        let mut reply = Reply::default();
         loop {
             while let Some(got) = batch.take() {
                 let (payload, source) = (got.payload, got.source);
@@ -47,17 +49,18 @@ pub(crate) fn handle(
                 let wanted = reply.wanted && guard.lets(&datagram, reply.bytes.len());
                 batch.done(wanted.then_some(&reply.bytes[..]));
             }
-            while !batch.is_empty() {
+            if !batch.is_empty() {
                 // A full buffer is waited for; a reply that the network will not have is dropped, as any datagram may be.
                 if batch.send(socket).is_err_and(|why| why.kind() == std::io::ErrorKind::WouldBlock) {
                     let _ = fd::wait_writable(socket.as_fd());
                 }
+                continue;
             }
             if batch.receive(socket).is_ok_and(|received| received > 0) {
                 continue;
             }
-            let waited = fd::wait_readable(&[socket.as_fd(), life.as_fd()], None, &mut ready);
-            if waited.is_ok() && ready[1] && !ready[0] {
+            // A failed wait is repeated: nothing else can be done about it.
+            if let Ok([false, true]) = wait_for_either([socket.as_fd(), life.as_fd()]) {
                 return ExitCode::SUCCESS;
             }
         }

@@ -1,6 +1,7 @@
 //! Workers: processes that handle the datagrams of a listener, started by the master and replaced when they die.
 //!
-//! The socket stays in the master, with its queue, so a worker's death loses at most the datagram in its hand.
+//! Sockets stay in the master, with their queues, so a worker's death loses at most the datagram in its hand. Each worker
+//! of a listener has a socket of its own where the address can be bound again; the kernel keeps a peer with one of them.
 
 use std::cell::RefCell;
 use std::io;
@@ -33,6 +34,8 @@ pub(crate) struct Workers {
 
 struct Worker {
     listener: usize,
+    /// The number of its socket among those of the listener.
+    seat: usize,
     work: Work,
     pid: Option<Pid>,
     born: Instant,
@@ -55,8 +58,9 @@ impl Workers {
     }
 
     /// Adds a worker for a listener; it is started by [`Workers::start_all`].
-    pub(crate) fn add(&mut self, listener: usize, work: Work) {
-        self.all.push(Worker { listener, work, pid: None, born: Instant::now(), due: None, before: None });
+    pub(crate) fn add(&mut self, (listener, seat): (usize, usize), work: Work) {
+        let born = Instant::now();
+        self.all.push(Worker { listener, seat, work, pid: None, born, due: None, before: None });
     }
 
     pub(crate) fn start_all(
@@ -82,7 +86,10 @@ impl Workers {
         let worker = &mut self.all[at];
         (worker.born, worker.due) = (now, Some(now + TOO_SOON * 10));
         let (listener, life) = (&listeners[worker.listener], &self.life.0);
-        let pid = fork(workplace, None, |workplace| worker.work.begin(&Bench { workplace, listener, life }))?;
+        let socket = listener.socket(worker.seat);
+        let pid = fork(workplace, None, |workplace| {
+            worker.work.begin(&Bench { workplace, listener, socket, life })
+        })?;
         (worker.pid, worker.due) = (Some(pid), None);
         Ok(pid)
     }
