@@ -909,6 +909,8 @@ mod tests {
             let mut messages = 0;
             while !batch.is_empty() {
                 messages += batch.send(&server).unwrap();
+                // Apart they are more than a batch has room for.
+                handle(&mut batch, |bytes| Some(bytes.to_vec()));
             }
             assert_eq!(messages, 65, "and the next time they are not even tried together");
             let expected: Vec<_> = sent.chunks(10).map(<[u8]>::to_vec).collect();
