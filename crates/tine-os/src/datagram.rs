@@ -77,7 +77,7 @@ pub struct Received<'a> {
     /// The bytes, up to [`LONGEST`].
     pub payload: &'a [u8],
     /// Who sent it; `None` for an unnamed Unix socket, which cannot be answered.
-    pub source: Option<Addr>,
+    pub source: Option<&'a Addr>,
     /// The address of ours that it was sent to, where the kernel tells.
     pub destination: Option<IpAddr>,
     /// Whether it was longer than there was room.
@@ -292,7 +292,7 @@ impl Batch {
         shared.taken.store(behind.into(), Release);
         Some(Received {
             payload: &shared.payloads[at][from.min(to)..to],
-            source: self.known.source.clone(),
+            source: self.known.source.as_ref(),
             destination: self.known.destination,
             truncated: is_last && shared.incoming[at].msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
@@ -994,7 +994,7 @@ mod tests {
         batch.receive(&server).unwrap();
         let asked = batch.take().unwrap();
         assert_eq!(asked.destination, Some("127.0.0.7".parse().unwrap()));
-        assert_eq!(asked.source, Some(Addr::Inet(client.local_addr().unwrap())));
+        assert_eq!(asked.source, Some(&Addr::Inet(client.local_addr().unwrap())));
         batch.done(Some(b"!"));
         batch.send(&server).unwrap();
         let (_, from) = client.recv_from(&mut [0; 4]).unwrap();

@@ -62,7 +62,7 @@ pub struct Datagram<'a> {
     /// Its bytes.
     pub payload: &'a [u8],
     /// Who sent it; `None` for a Unix socket without a name, which cannot be answered.
-    pub source: Option<Addr>,
+    pub source: Option<&'a Addr>,
     /// The address of this machine that it was sent to.
     pub destination: Option<IpAddr>,
     /// Whether it was longer than there was room, and is cut.

@@ -168,7 +168,7 @@ impl Worker<'_> {
         if received.truncated {
             self.workplace.reports.send(&Report::Truncated);
         }
-        let Some(source) = received.source.clone() else { return };
+        let Some(source) = received.source.cloned() else { return };
         let peer = Peer { source, destination: received.destination };
         if self.exchange.idle.is_some()
             && let Some(number) = self.peers.get(&peer).copied()
@@ -300,7 +300,7 @@ impl Worker<'_> {
     fn reply(&mut self, number: u64) {
         let Some(Connection { peer, asked, reply, .. }) = self.connections.get(&number) else { return };
         let payload = &self.buffer[..*asked];
-        let source = Some(peer.source.clone());
+        let source = Some(&peer.source);
         let asked = Datagram { payload, source, destination: peer.destination, truncated: false };
         if !reply.is_empty() && self.exchange.guard.lets(&asked, reply.len()) {
             let _ = send_from(&self.listener, reply, &peer.source, peer.destination);
@@ -310,7 +310,7 @@ impl Worker<'_> {
 
     /// Whether a source may have a connection at all: not one that would answer the answers.
     fn may_begin(&self, peer: &Peer, received: &Received<'_>) -> bool {
-        let source = Some(peer.source.clone());
+        let source = Some(&peer.source);
         let Received { payload, destination, .. } = *received;
         let asked = Datagram { payload, source, destination, truncated: false };
         Guard { amplification: 0, ..self.exchange.guard }.lets(&asked, 0)
