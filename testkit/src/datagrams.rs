@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io::{self, ErrorKind};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -46,8 +47,53 @@ pub struct Datagrams {
     pub seconds: f64,
 }
 
+/// Datagrams that are sent at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Group {
+    /// How many.
+    pub count: usize,
+    /// How long each is, from [`SHORTEST`] on.
+    pub size: usize,
+    /// How long the last is; at most as long as the others.
+    pub last: usize,
+}
+
+/// Room for the number and the length of a datagram.
+pub const SHORTEST: usize = 10;
+
 /// Sends `total` datagrams to `address`, at most `window` under way, and counts what comes back.
 pub fn datagrams(address: &str, total: u64, window: usize) -> io::Result<Datagrams> {
+    load(address, total, window, |socket, number, _| socket.send(&payload(number)).map(|_| 1))
+}
+
+/// The same in groups, one kind after the other, each begun when fewer than `window` are under way. `send` sends the bytes
+/// of a group as datagrams of the length that it is given, the last of them maybe shorter.
+pub fn grouped_datagrams(
+    address: &str,
+    total: u64,
+    window: usize,
+    groups: &[Group],
+    send: impl Fn(&UdpSocket, &[u8], usize) -> io::Result<()>,
+) -> io::Result<Datagrams> {
+    let (mut turn, mut bytes) = (groups.iter().cycle(), Vec::new());
+    load(address, total, window, |socket, number, left| {
+        let Group { count, size, last } = *turn.next().unwrap_or(&Group { count: 1, size: 64, last: 64 });
+        let count = (count as u64).min(left);
+        bytes.clear();
+        for at in 0..count {
+            bytes.extend(payload_of(number + at, if at + 1 == count { last } else { size }));
+        }
+        send(socket, &bytes, size.max(last)).map(|()| count)
+    })
+}
+
+/// `send` is given the number of the next datagram and how many are left, and gives how many it has sent.
+fn load(
+    address: &str,
+    total: u64,
+    window: usize,
+    mut send: impl FnMut(&UdpSocket, u64, u64) -> io::Result<u64>,
+) -> io::Result<Datagrams> {
     let socket = udp_to(ip_address(address)?)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     sockopt::set_socket_recv_buffer_size(&socket, OWN_BUFFER)?;
@@ -55,13 +101,13 @@ pub fn datagrams(address: &str, total: u64, window: usize) -> io::Result<Datagra
     let mut counts = Datagrams::default();
     let mut under_way: HashSet<u64> = HashSet::new();
     let mut silent = 0;
-    let mut buffer = vec![0; 2048];
+    let mut buffer = vec![0; 65_536];
     while (counts.sent < total && silent < SILENCE_MAX) || !under_way.is_empty() {
         if counts.sent < total && under_way.len() < window.max(1) && silent < SILENCE_MAX {
-            match socket.send(&payload(counts.sent)) {
-                Ok(_) => {
-                    under_way.insert(counts.sent);
-                    counts.sent += 1;
+            match send(&socket, counts.sent, total - counts.sent) {
+                Ok(count) => {
+                    under_way.extend(counts.sent..counts.sent + count);
+                    counts.sent += count;
                     continue;
                 }
                 // An answer to an earlier one, told here; this one was not sent.
@@ -91,7 +137,8 @@ pub fn datagrams(address: &str, total: u64, window: usize) -> io::Result<Datagra
 impl Datagrams {
     fn note(&mut self, reply: &[u8], under_way: &mut HashSet<u64>) {
         let number = reply.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-        let Some(number) = number.filter(|number| *number < self.sent && payload(*number) == reply) else {
+        let is_whole = |number: &u64| *number < self.sent && payload_of(*number, reply.len()) == reply;
+        let Some(number) = number.filter(is_whole) else {
             self.strays += 1;
             return;
         };
@@ -106,12 +153,17 @@ impl Datagrams {
     }
 }
 
-/// The datagram of a number: the number, then 8 to 71 bytes that follow from it.
+/// The datagram of a number, 16 to 79 bytes long.
 fn payload(number: u64) -> Vec<u8> {
-    let mut pattern = Pattern::new(number);
-    let mut payload = vec![0; 16 + (pattern.next_u64() % 64) as usize];
-    pattern.fill(&mut payload[8..]);
+    payload_of(number, 16 + (Pattern::new(number).next_u64() % 64) as usize)
+}
+
+/// The datagram of a number and a length: both of them, then bytes that follow from the number.
+fn payload_of(number: u64, length: usize) -> Vec<u8> {
+    let mut payload = vec![0; length.max(SHORTEST)];
+    Pattern::new(number).fill(&mut payload[SHORTEST..]);
     payload[..8].copy_from_slice(&number.to_be_bytes());
+    payload[8..SHORTEST].copy_from_slice(&(length as u16).to_be_bytes());
     payload
 }
 
@@ -153,7 +205,7 @@ mod tests {
         let address = udp_echo("127.0.0.1:0", |number, bytes| match number {
             7 | 500 => vec![],
             9 => vec![bytes.to_vec(), bytes.to_vec()],
-            11 => vec![bytes[..9].to_vec()],
+            11 => vec![bytes[..12].to_vec()],
             _ => vec![bytes.to_vec()],
         });
         let counts = datagrams(&address, 1000, 16).unwrap();

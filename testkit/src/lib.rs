@@ -36,7 +36,7 @@ pub mod target;
 
 pub use churn::{Churn, churn};
 pub use client::{Pattern, Stream, Transfer, ask, ask_datagram, echo_line, transfer};
-pub use datagrams::{Datagrams, datagrams};
+pub use datagrams::{Datagrams, Group, datagrams, grouped_datagrams};
 pub use hostile::{Hostile, hostile};
 pub use net::udp_drops;
 pub use probe::{compare_golden, dump, normalise};

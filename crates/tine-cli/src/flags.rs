@@ -214,6 +214,11 @@ pub struct Serve {
     #[arg(long, value_name = "N", requires = "datagram")]
     pub amplification: Option<u32>,
 
+    /// With --datagram peer or each: how many processes carry the datagrams of each udp: address, each with a socket of its
+    /// own; the kernel keeps a peer with one of them; 1 unless given
+    #[arg(long, value_name = "N", requires = "datagram", value_parser = workers)]
+    pub workers: Option<usize>,
+
     /// Seconds that children have to finish once tine was told to end; then they get SIGTERM, and SIGKILL 2 seconds later
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = patience)]
     pub drain: u64,
@@ -390,6 +395,14 @@ fn idle(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|seconds| (1..=SECONDS_MOST).contains(seconds));
     seconds.ok_or_else(|| format!("it is a number of seconds from 1 to {SECONDS_MOST}"))
 }
+
+fn workers(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=WORKERS_MOST).contains(count));
+    count.ok_or_else(|| format!("it is a number from 1 to {WORKERS_MOST}"))
+}
+
+/// More than most machines have processors; each worker may keep thousands of connections.
+const WORKERS_MOST: usize = 256;
 
 fn patience(text: &str) -> Result<u64, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MOST);

@@ -247,7 +247,7 @@ fn a_scheme_that_tine_does_not_know() {
 #[test]
 fn an_option_of_an_address_that_does_not_exist() {
     assert_snapshot!(said(&["serve", "127.0.0.1:0?colour=red", "--", "cat"]), @r"
-    tine: serve: address '127.0.0.1:0?colour=red': there is no option 'colour'; there are backlog, mode, user, group, v6only, device, congestion, keepalive, nodelay, defer-accept, user-timeout, fastopen, reuseport, freebind, transparent, mark, priority, tos, tclass, rcvbuf, sndbuf
+    tine: serve: address '127.0.0.1:0?colour=red': there is no option 'colour'; there are backlog, mode, user, group, v6only, device, congestion, keepalive, nodelay, defer-accept, user-timeout, fastopen, reuseport, freebind, transparent, mark, priority, tos, tclass, rcvbuf, sndbuf, gro
     -> 100
     ");
 }
@@ -634,6 +634,48 @@ fn a_guard_that_nothing_would_heed() {
     let args = ["serve", "udp://127.0.0.1:0", "--datagram", "wait", "--reply-to-low-ports", "--", "cat"];
     assert_snapshot!(said(&args), @r"
     tine: --reply-to-low-ports: it means something with --datagram peer or each only
+    -> 100
+    ");
+}
+
+#[test]
+fn workers_of_datagrams_that_the_program_reads_itself() {
+    let args = ["serve", "udp://127.0.0.1:0", "--datagram", "wait", "--workers", "2", "--", "cat"];
+    assert_snapshot!(said(&args), @r"
+    tine: --workers: it means something with --datagram peer or each only
+    -> 100
+    ");
+}
+
+#[test]
+fn workers_of_a_socket_that_cannot_be_bound_twice() {
+    let args = ["serve", "unixgram:/tmp/never-bound", "--datagram", "each", "--workers", "2", "--", "cat"];
+    assert_snapshot!(said(&args), @r"
+    tine: --workers: each has a socket of its own at one address, and that is possible with udp://HOST:PORT only
+    -> 100
+    ");
+}
+
+#[test]
+fn workers_without_datagrams() {
+    assert_snapshot!(said(&["serve", "127.0.0.1:0", "--workers", "2", "--", "cat"]), @r"
+    error: the following required arguments were not provided:
+      --datagram <HOW>
+
+    Usage: tine serve ADDR... [OPTIONS] -- PROGRAM [ARG...]
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn no_workers_at_all() {
+    let args = ["serve", "udp://127.0.0.1:0", "--datagram", "each", "--workers", "0", "--", "cat"];
+    assert_snapshot!(said(&args), @r"
+    error: invalid value '0' for '--workers <N>': it is a number from 1 to 256
+
+    For more information, try '--help'.
     -> 100
     ");
 }

@@ -67,6 +67,8 @@ pub struct Batch {
     used: usize,
     /// What is known of the message that the datagram in hand is a part of.
     known: Known,
+    /// The address that all datagrams are sent to, where there is only one.
+    local: Option<IpAddr>,
     /// Replies from this length on were refused when they were to leave together, and how many messages ago to forget that.
     refused: (usize, u32),
 }
@@ -205,13 +207,19 @@ impl Basket {
             unsafe { rustix::mm::mmap(ptr::null_mut(), size_of::<Shared>(), both, flags, &self.0, 0)? };
         let shared = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let known = Known { message: usize::MAX, ..Known::default() };
-        let mut batch = Batch { shared, used: BATCH, known, refused: (usize::MAX, 0) };
+        let mut batch = Batch { shared, used: BATCH, known, local: None, refused: (usize::MAX, 0) };
         batch.shared().point();
         Ok(batch)
     }
 }
 
 impl Batch {
+    /// The socket is bound to one address: that is where its datagrams are sent to and its replies leave from, and the kernel
+    /// need not be asked to tell (IP_PKTINFO), which costs time for each message.
+    pub fn bound_to(&mut self, local: IpAddr) {
+        self.local = Some(local);
+    }
+
     /// Takes stock of what the worker before left: `true` when it had a datagram in hand, which is now lost.
     pub fn recover(&mut self) -> bool {
         let shared = self.shared();
@@ -293,7 +301,7 @@ impl Batch {
         Some(Received {
             payload: &shared.payloads[at][from.min(to)..to],
             source: self.known.source.as_ref(),
-            destination: self.known.destination,
+            destination: self.known.destination.or(self.local),
             truncated: is_last && shared.incoming[at].msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         })
     }

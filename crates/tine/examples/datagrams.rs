@@ -1,7 +1,7 @@
 //! A fixture of the tests: datagrams that say what their worker is to do.
 //!
 //! `panic`, `abort` and `exit` end it, `reply N` is answered with N bytes, `about` with what the handler is told of
-//! the datagram, everything else with itself; what is cut, with its length.
+//! the datagram, `who` with the worker's process id, everything else with itself; what is cut, with its length.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,9 @@ fn main() -> Result<(), tine::Error> {
             ("reply", length) => reply.send(&vec![b'x'; length.parse().unwrap_or(0)]),
             ("about", _) => {
                 let _ = write!(reply, "from {:?} to {:?}", datagram.source, datagram.destination);
+            }
+            ("who", _) => {
+                let _ = write!(reply, "{}", std::process::id());
             }
             _ => reply.send(datagram.payload),
         }

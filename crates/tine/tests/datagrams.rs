@@ -4,16 +4,21 @@
 
 mod common;
 
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
 use rustix::process::Signal;
-use tine_testkit::{Baseline, Pattern, Server, ask_datagram, children, datagrams, udp_drops};
+use tine_os::socket::{IntOption, set_int};
+use tine_testkit::target::example;
+use tine_testkit::{Baseline, Datagrams, Group, Pattern, Server, net};
+use tine_testkit::{ask_datagram, children, datagrams, grouped_datagrams, udp_drops};
 
 const UDP: &str = "udp://127.0.0.1:0";
 
@@ -48,6 +53,171 @@ fn is_silent(client: &UdpSocket) -> bool {
     nothing
 }
 
+/// Has the kernel cut the bytes into datagrams of this length.
+fn at_once(socket: &UdpSocket, bytes: &[u8], size: usize) -> io::Result<()> {
+    set_int(socket, IntOption::SEGMENT, if bytes.len() > size { size as i32 } else { 0 })?;
+    socket.send(bytes).map(drop)
+}
+
+/// What is sent by turns: alone, equally long, with a shorter last one, and as many as all kernels send at once.
+const GROUPS: [Group; 8] = [
+    Group { count: 64, size: 64, last: 64 },
+    Group { count: 1, size: 900, last: 900 },
+    Group { count: 7, size: 1000, last: 11 },
+    Group { count: 1, size: 10, last: 10 },
+    Group { count: 63, size: 10, last: 10 },
+    Group { count: 2, size: 1472, last: 1471 },
+    Group { count: 64, size: 100, last: 10 },
+    Group { count: 3, size: 200, last: 200 },
+];
+
+#[test]
+fn datagrams_that_are_sent_at_once_and_alone_come_back_each_by_itself() {
+    for (listen, host) in
+        [("udp://127.0.0.1:0", "127.0.0.1"), ("udp://[::1]:0", "[::1]"), ("udp://:0", "127.0.0.1")]
+    {
+        for option in ["", "?gro=0"] {
+            let server = Server::example("datagrams", &[&format!("{listen}{option}")]);
+            let address = format!("{host}:{}", server.port(0));
+            let load = grouped_datagrams(&address, 20_000, 64, &GROUPS, at_once).expect("it can be sent");
+            assert_eq!(udp_drops(server.port(0)) + load.own_drops, 0);
+            let clean =
+                Datagrams { sent: 20_000, received: 20_000, seconds: load.seconds, ..Default::default() };
+            assert_eq!(load, clean, "{listen}{option}");
+        }
+    }
+}
+
+#[test]
+fn replies_to_what_was_sent_at_once_are_judged_one_by_one() {
+    let server = Server::example("datagrams", &[UDP]);
+    let client = client("127.0.0.1:0");
+    client.connect(server.addr(0)).expect("it can be");
+    // Of nine bytes each; 83 are three times as many with headers.
+    at_once(&client, b"reply 083reply 084reply 010reply 999reply 083", 9).expect("it can be sent");
+    at_once(&client, b"and this", 8).expect("it can be sent");
+    for expected in [83, 10, 83, 8] {
+        assert_eq!(client.recv(&mut [0; 2048]).expect("an answer"), expected);
+    }
+    assert!(is_silent(&client));
+}
+
+/// Kills workers for as long as the load lasts; gives how many.
+fn kill_under(server: &Server, workers: usize, loading: &AtomicBool) -> usize {
+    let (mut random, mut kills) = (Pattern::new(3), 0);
+    while loading.load(Ordering::Relaxed) {
+        let all = wait_children(server, workers);
+        let victim = all[(random.next_u64() % workers as u64) as usize];
+        let from = server.cursor();
+        signal_child(server, victim, Signal::KILL);
+        let replaced = format!("worker pid={victim} signal=9 ");
+        server.wait_log_from(from, |line| line.starts_with(&replaced));
+        kills += 1;
+    }
+    kills
+}
+
+#[test]
+fn killed_workers_lose_one_datagram_each_of_those_that_were_sent_at_once() {
+    const TOTAL: u64 = 100_000;
+    for workers in [1, 2] {
+        let server = Server::example("datagrams", &[&format!("workers={workers}"), UDP]);
+        let baseline = Baseline::of(&server).by_kind();
+        let loading = AtomicBool::new(true);
+        let (loads, kills) = thread::scope(|scope| {
+            let killer = scope.spawn(|| kill_under(&server, workers, &loading));
+            // Two peers, as two workers may both have work.
+            let load = || grouped_datagrams(server.addr(0), TOTAL, 64, &GROUPS, at_once);
+            let loads = [scope.spawn(load), scope.spawn(load)];
+            let loads = loads.map(|load| load.join().expect("no panic").expect("the load can be sent"));
+            loading.store(false, Ordering::Relaxed);
+            (loads, killer.join().expect("the killer does not panic"))
+        });
+        let sum = |count: fn(&Datagrams) -> u64| loads.iter().map(count).sum::<u64>();
+        assert_eq!((sum(|load| load.duplicates), sum(|load| load.strays)), (0, 0), "{loads:?}");
+        let missing = sum(|load| load.missing.len() as u64);
+        let (dropped, lost) = (udp_drops(server.port(0)) + sum(|load| load.own_drops), lost(&server) as u64);
+        assert!(missing <= lost + dropped, "{missing} missing, {lost} lost in hand, {dropped} dropped");
+        assert!(missing + kills as u64 >= lost, "{missing} missing, and {lost} are said to be");
+        assert!(kills >= 20 && lost <= kills as u64, "{kills} kills, {lost} lost");
+        assert!(sum(|load| load.received) > TOTAL * 2 * 9 / 10, "{loads:?}");
+        server.quiescent(&baseline);
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
+fn each_worker_has_a_socket_whose_queue_outlives_it() {
+    const WORKERS: usize = 3;
+    let server = Server::example("datagrams", &["workers=3", UDP]);
+    let mut workers = BTreeMap::<u32, Vec<UdpSocket>>::new();
+    for _ in 0..100 {
+        let client = client("127.0.0.1:0");
+        let who = exchange(&client, server.addr(0), b"who").0;
+        assert_eq!(exchange(&client, server.addr(0), b"who").0, who, "a peer stays with its worker");
+        workers.entry(who.parse().expect("a pid")).or_default().push(client);
+    }
+    let pids: BTreeSet<u32> = wait_children(&server, WORKERS).into_iter().collect();
+    assert_eq!(workers.keys().copied().collect::<BTreeSet<_>>(), pids, "all get work");
+    let sockets = net::udp_sockets();
+    let bound = sockets.iter().filter(|socket| socket.local.port() == server.port(0)).count();
+    assert_eq!(bound, WORKERS, "one each, at one port");
+    for (worker, clients) in &workers {
+        signal_child(&server, *worker, Signal::STOP);
+        wait_state(*worker, "T");
+        for client in clients {
+            client.send_to(b"who", server.addr(0)).expect("it can be sent");
+        }
+        let from = server.cursor();
+        signal_child(&server, *worker, Signal::KILL);
+        let (_, told) = server.wait_log_from(from, |line| line.starts_with("worker "));
+        assert_eq!(told, format!("worker pid={worker} signal=9 lost=0"));
+        let answers: BTreeSet<String> = clients
+            .iter()
+            .map(|client| {
+                let mut answer = [0; 16];
+                let length = client.recv(&mut answer).expect("an answer");
+                String::from_utf8_lossy(&answer[..length]).into_owned()
+            })
+            .collect();
+        assert_eq!(answers.len(), 1, "all of them by one worker");
+        let successor: u32 = answers.first().expect("one").parse().expect("a pid");
+        assert!(!pids.contains(&successor), "which is the dead one's successor");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_port_that_another_server_has_is_refused_however_many_workers_either_has() {
+    for workers in ["workers=1", "workers=3"] {
+        let first = Server::example("datagrams", &[workers, UDP]);
+        let address = format!("udp://{}", first.addr(0));
+        for others in ["workers=1", "workers=3"] {
+            let second = Command::new(example("tine", "datagrams")).args([others, &address]).output();
+            let second = second.expect("it can be run");
+            assert!(!second.status.success());
+            let said = String::from_utf8_lossy(&second.stderr);
+            assert!(said.contains("Address already in use"), "{workers} {others}: {said}");
+        }
+        assert_eq!(exchange(&client("127.0.0.1:0"), first.addr(0), b"still here?").0, "still here?");
+        assert!(first.stop().success());
+    }
+}
+
+#[test]
+fn workers_share_a_socket_that_cannot_be_bound_twice() {
+    let folder = Folder::new();
+    let server = Server::example("datagrams", &["workers=2", &format!("unixgram:{}", folder.at("socket"))]);
+    let workers = wait_children(&server, 2);
+    for worker in workers {
+        signal_child(&server, worker, Signal::STOP);
+        wait_state(worker, "T");
+        assert_eq!(ask_datagram(server.addr(0), b"hello").expect("an answer of the other"), b"hello");
+        signal_child(&server, worker, Signal::CONT);
+    }
+    assert!(server.stop().success());
+}
+
 #[test]
 fn a_hundred_thousand_datagrams_come_back_but_for_those_in_the_hands_of_killed_workers() {
     const TOTAL: u64 = 100_000;
@@ -56,19 +226,7 @@ fn a_hundred_thousand_datagrams_come_back_but_for_those_in_the_hands_of_killed_w
     let baseline = Baseline::of(&server).by_kind();
     let loading = AtomicBool::new(true);
     let (load, kills) = thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let (mut random, mut kills) = (Pattern::new(3), 0);
-            while loading.load(Ordering::Relaxed) {
-                let workers = wait_children(&server, WORKERS);
-                let victim = workers[(random.next_u64() % WORKERS as u64) as usize];
-                let from = server.cursor();
-                signal_child(&server, victim, Signal::KILL);
-                let replaced = format!("worker pid={victim} signal=9 ");
-                server.wait_log_from(from, |line| line.starts_with(&replaced));
-                kills += 1;
-            }
-            kills
-        });
+        let killer = scope.spawn(|| kill_under(&server, WORKERS, &loading));
         let load = datagrams(server.addr(0), TOTAL, 64).expect("the load can be sent");
         loading.store(false, Ordering::Relaxed);
         (load, killer.join().expect("the killer does not panic"))

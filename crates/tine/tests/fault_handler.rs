@@ -1,10 +1,11 @@
 //! What only the `fault` feature can show of handlers.
 
+use std::net::UdpSocket;
 use std::process::Command;
 
 use tine_testkit::server::Ready;
 use tine_testkit::target::example_with;
-use tine_testkit::{Server, ask};
+use tine_testkit::{Group, Server, ask, ask_datagram, datagrams, grouped_datagrams};
 
 #[test]
 fn the_way_from_fork_to_handler_asks_for_no_memory() {
@@ -15,4 +16,29 @@ fn the_way_from_fork_to_handler_asks_for_no_memory() {
         assert_eq!(String::from_utf8_lossy(&told), "0\n");
     }
     assert!(server.stop().success());
+}
+
+#[test]
+fn ten_thousand_datagrams_through_a_worker_ask_for_no_memory() {
+    let at_once = |socket: &UdpSocket, bytes: &[u8], size: usize| {
+        tine_os::socket::set_int(socket, tine_os::socket::IntOption::SEGMENT, size as i32)?;
+        socket.send(bytes).map(drop)
+    };
+    let group = Group { count: 40, size: 90, last: 20 };
+    for listen in ["udp://127.0.0.1:0", "udp://[::]:0"] {
+        let mut command = Command::new(example_with("tine", "allocations_datagrams", "fault"));
+        command.arg(listen);
+        let server = Server::start(command, Ready::Line);
+        let address = format!("127.0.0.1:{}", server.port(0));
+        let count = || ask_datagram(&address, b"count").expect("an answer");
+        // The longest reply of all, for which room is made once.
+        ask_datagram(&address, &[b'x'; 100]).expect("an answer");
+        let before = count();
+        let plain = datagrams(&address, 5_000, 64).expect("the load can be sent");
+        let grouped =
+            grouped_datagrams(&address, 5_000, 64, &[group], at_once).expect("the load can be sent");
+        assert_eq!((plain.received, grouped.received), (5_000, 5_000));
+        assert_eq!(count(), before, "{listen}");
+        assert!(server.stop().success());
+    }
 }

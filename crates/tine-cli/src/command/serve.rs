@@ -55,6 +55,7 @@ pub fn serve(flags: Serve) -> Outcome {
         .patience(Duration::from_secs(flags.drain))
         .reply_to_low_ports(flags.reply_to_low_ports)
         .amplification(flags.amplification.unwrap_or(AMPLIFICATION))
+        .workers(flags.workers.unwrap_or(1))
         .confine(plan);
     if let Some(balancers) = balancers(&flags, &listens)? {
         server = server.proxy(balancers);
@@ -185,6 +186,14 @@ fn datagrams(flags: &Serve, listens: &[Listen]) -> Result<Option<DatagramMode>, 
     }
     if flags.reply_to_low_ports && how == Datagram::Wait {
         return Err(alone("--reply-to-low-ports", "peer or each"));
+    }
+    if flags.workers.is_some() && how == Datagram::Wait {
+        return Err(alone("--workers", "peer or each"));
+    }
+    if flags.workers.is_some() && !listens.iter().any(|listen| listen.to_string().starts_with("udp://")) {
+        return Err(Failure::operator(
+            "--workers: each has a socket of its own at one address, and that is possible with udp://HOST:PORT only",
+        ));
     }
     Ok(Some(match how {
         Datagram::Wait => DatagramMode::Wait,

@@ -3,7 +3,7 @@
 //! A Unix path served by a live process is refused; a stale one is replaced. ip(7), unix(7), sd_listen_fds(3).
 
 use std::fs::Permissions;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
@@ -285,7 +285,9 @@ fn ready(listen: &Listen, fd: OwnedFd, kind: Kind) -> Result<Listener, BindError
     fd::set_blocking(&fd, false).map_err(fail("set up"))?;
     let mut backlog = 0;
     if kind == Kind::Datagram {
-        if let Addr::Inet(inet) = &local {
+        if let Addr::Inet(inet) = &local
+            && only(&local).is_none()
+        {
             let option = if inet.is_ipv6() { IntOption::PACKET_INFO_V6 } else { IntOption::PACKET_INFO };
             socket::set_int(&fd, option, 1).map_err(fail("set packet information on"))?;
         }
@@ -313,6 +315,14 @@ fn ready(listen: &Listen, fd: OwnedFd, kind: Kind) -> Result<Listener, BindError
         again: None,
         siblings: Vec::new(),
     })
+}
+
+/// The one address that all datagrams for a socket are sent to, and that its replies leave from.
+fn only(local: &Addr) -> Option<IpAddr> {
+    let Addr::Inet(inet) = local else { return None };
+    let ip = inet.ip().to_canonical();
+    let several = ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    (!several).then_some(ip)
 }
 
 /// The address as an operator would write it, with the port that it has now.
@@ -379,6 +389,11 @@ impl Listener {
             }
         }
         Ok(())
+    }
+
+    /// The one address that all of its datagrams are sent to, if it has no other.
+    pub(crate) fn only_address(&self) -> Option<IpAddr> {
+        only(&self.local)
     }
 
     /// How many sockets it has.

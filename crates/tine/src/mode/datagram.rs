@@ -26,6 +26,9 @@ pub(crate) fn handle(
         Ok(batch) => batch,
         Err(failure) => return failure,
     };
+    if let Some(ip) = bench.listener.only_address() {
+        batch.bound_to(ip);
+    }
     let fds = match bench.enter(&[]) {
         Ok(fds) => fds,
         Err(failure) => return failure,

@@ -87,6 +87,9 @@ pub(crate) fn carry(bench: &Bench<'_>, channel: &OwnedFd, exchange: &Exchange) -
         Ok(batch) => batch,
         Err(why) => return Step::Descriptors.failed()(why),
     };
+    if let Some(ip) = bench.listener.only_address() {
+        batch.bound_to(ip);
+    }
     let mut fds = match bench.enter(&[channel]) {
         Ok(fds) => fds.into_iter(),
         Err(failure) => return failure,
