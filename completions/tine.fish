@@ -72,6 +72,7 @@ peer\t'a child for each peer, with a connection that carries that peer\'s datagr
 each\t'a child for each datagram, which is its input; what it writes until it ends is the reply'"
 complete -c tine -n "__fish_tine_using_subcommand serve" -l datagram-idle -d 'With --datagram peer: seconds without a datagram in either direction after which a child\'s connection ends; 60 unless given' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l amplification -d 'With --datagram each: how many times as long as its question a reply may be, headers included; longer ones are dropped; 0 is no limit; 3 unless given' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l workers -d 'With --datagram peer or each: how many processes carry the datagrams of each udp: address, each with a socket of its own; the kernel keeps a peer with one of them; 1 unless given' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l drain -d 'Seconds that children have to finish once tine was told to end; then they get SIGTERM, and SIGKILL 2 seconds later' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -s 1 -d 'When all listeners are ready, print the port of each (nothing where there is none) and a newline, then close standard output'
 complete -c tine -n "__fish_tine_using_subcommand serve" -s v -l verbose -d 'Log every client: a line when it is accepted, and one when its child has ended'

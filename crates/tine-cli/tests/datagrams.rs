@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{Folder, count, need, number, send, session, value};
@@ -37,6 +38,13 @@ fn hear(client: &UdpSocket) -> String {
 
 fn ended(line: &str) -> bool {
     line.starts_with("end ")
+}
+
+/// How often a process has been switched to.
+fn switches(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.unwrap().trim().parse().unwrap()
 }
 
 /// The worker of a server with one listener for datagrams that are handed to children.
@@ -165,6 +173,59 @@ fn with_peer_fifty_peers_at_once_have_a_child_each_and_all_their_datagrams_in_or
     assert!(server.log().lines().filter(|line| ended(line)).all(|line| line.contains(" exit=0 ")));
     server.quiescent(&baseline);
     assert!(server.stop().success());
+}
+
+#[test]
+fn with_several_workers_each_peer_stays_with_one_and_its_datagrams_in_order() {
+    const WORKERS: usize = 3;
+    const PEERS: usize = 60;
+    for how in ["peer", "each"] {
+        let args =
+            ["udp://127.0.0.1:0", "-v", "--datagram", how, "--workers", "3", "--drain", "0", "--", "cat"];
+        let server = Server::tine(&args);
+        let workers =
+            until("there are workers", || Some(children(server.pid())).filter(|all| all.len() == WORKERS));
+        let bound = net::udp_sockets().into_iter().filter(|socket| socket.local.port() == server.port(0));
+        assert_eq!(bound.count(), WORKERS, "each has a socket of its own");
+        let clients: Vec<UdpSocket> = (0..PEERS).map(|_| client(server.socket(0))).collect();
+        for datagram in 0..5 {
+            for (peer, client) in clients.iter().enumerate() {
+                say(client, &format!("{peer} {datagram}"));
+            }
+            for (peer, client) in clients.iter().enumerate() {
+                assert_eq!(hear(client), format!("{peer} {datagram}"));
+            }
+        }
+        let children = if how == "peer" { PEERS } else { 5 * PEERS };
+        until("all were told", || {
+            (count(&server, |line| line.starts_with("accept")) == children).then_some(())
+        });
+        // A few times when it began, and at least once for each of its peers.
+        assert!(workers.iter().all(|worker| switches(*worker) > 5), "all have had work");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
+fn a_second_server_at_a_port_of_datagrams_is_refused_however_many_workers_either_has() {
+    let with = |workers: &str, address: &str| {
+        let all = ["serve", address, "--datagram", "peer", "--workers", workers, "--", "cat"];
+        all.map(str::to_owned)
+    };
+    for workers in ["1", "3"] {
+        let args = with(workers, "udp://127.0.0.1:0");
+        let server = Server::tine(&args[1..].iter().map(String::as_str).collect::<Vec<_>>());
+        let address = format!("udp://{}", server.socket(0));
+        for others in ["1", "3"] {
+            let second =
+                Command::new(tine_testkit::target::binary("tine")).args(with(others, &address)).output();
+            let said = second.unwrap();
+            assert_eq!(said.status.code(), Some(111));
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(said.contains(&format!("bind {address}: Address already in use")), "{said}");
+        }
+        assert!(server.stop().success());
+    }
 }
 
 #[test]
