@@ -27,6 +27,9 @@ const KILL_EVERY: u64 = 10_000;
 /// Datagrams under way: enough to keep both workers busy, too few to fill a socket's buffer.
 const WINDOW: usize = 64;
 
+/// Peers that send at once: each stays with one worker, and no worker is to be idle.
+const PEERS: u64 = 4;
+
 /// How many workers the example has.
 const WORKERS: usize = 2;
 
@@ -114,15 +117,23 @@ impl Account {
         let victim = workers[self.kills as usize % WORKERS];
         let pause = self.pause(lot);
         let (load, under_load) = thread::scope(|scope| {
-            let load = scope.spawn(|| datagrams(server.addr(0), lot, WINDOW));
+            let share = |peer| (lot + peer) / PEERS;
+            let load = |peer| move || datagrams(server.addr(0), share(peer), WINDOW / PEERS as usize);
+            let loads: Vec<_> = (0..PEERS).map(|peer| scope.spawn(load(peer))).collect();
             thread::sleep(pause); // any moment of the lot will do, and not always the same one
             kill(victim);
-            let under_load = !load.is_finished();
-            (load.join(), under_load)
+            let under_load = loads.iter().any(|load| !load.is_finished());
+            (loads.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>(), under_load)
         });
-        let load = load.map_err(|_| "the thread that sends panicked".to_string())?;
         self.kills_under_load += u64::from(under_load);
-        self.add(&load.map_err(|why| format!("send datagrams: {why}"))?);
+        let mut longest = 0.0;
+        for load in load {
+            let load = load.map_err(|_| "the thread that sends panicked".to_string())?;
+            let load = load.map_err(|why| format!("send datagrams: {why}"))?;
+            longest = f64::max(longest, load.seconds);
+            self.add(&load);
+        }
+        self.seconds += longest;
         self.kills += 1;
 
         let told = format!("worker pid={victim} ");
@@ -146,7 +157,6 @@ impl Account {
         self.strays += load.strays;
         self.refused += load.refused;
         self.kernel_drops += load.own_drops;
-        self.seconds += load.seconds;
     }
 
     fn adds_up(&self) -> Result {
