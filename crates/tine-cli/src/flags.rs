@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tine::admit::Mask;
-use tine::{OnFull, Penalties, Prefixes, Rate, Sequence, Span, Spares};
+use tine::{ACCEPTORS_MOST, OnFull, Penalties, Prefixes, Rate, Sequence, Span, Spares};
 
 use crate::exit;
 
@@ -136,6 +136,11 @@ pub struct Serve {
     /// program when they are given one. How many there are follows how many come; those who find none get a child as ever
     #[arg(long, value_name = "MIN:MAX", value_parser = spares, conflicts_with = "proxy")]
     pub spare: Option<Spares>,
+
+    /// Processes that accept, each on a processor of its own; all limits hold over all of them. auto is as many as there are
+    /// processors
+    #[arg(long, value_name = "N|auto", default_value = "1", value_parser = acceptors)]
+    pub acceptors: usize,
 
     /// Replace a spare that has waited for so long, so that no client gets an old address layout; 1m unless given
     #[arg(long, value_name = "TIME", value_parser = deadline, requires = "spare")]
@@ -348,6 +353,14 @@ fn per_source(text: &str) -> Result<(usize, Option<String>), String> {
 
 /// What a client is told fits in one segment.
 const MESSAGE_MOST: usize = 500;
+
+fn acceptors(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(0),
+        Ok(count) if (1..=ACCEPTORS_MOST).contains(&count) => Ok(count),
+        _ => Err(format!("it is a number from 1 to {ACCEPTORS_MOST}, or auto")),
+    }
+}
 
 fn spares(text: &str) -> Result<Spares, String> {
     let form = || format!("it is MIN:MAX, as in 8:32, and at most {SPARES_MOST}");

@@ -117,12 +117,13 @@ fn is_setup(event: &Event<'_>) -> bool {
 /// The line of an event, without its newline.
 fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
     match event {
-        Event::Listening { listener, children, backlog, trees } => {
+        Event::Listening { listener, children, backlog, trees, acceptors } => {
             write!(to, "listen {} children={children}", Word(listener))?;
             if *backlog > 0 {
                 write!(to, " backlog={backlog}")?;
             }
-            write!(to, " trees={trees}")
+            write!(to, " trees={trees}")?;
+            if *acceptors > 1 { write!(to, " acceptors={acceptors}") } else { Ok(()) }
         }
         Event::Accepted { peer, via, child, open, most } => {
             write!(to, "accept peer={} child={child} open={open}/{most}", Word(peer))?;
@@ -149,6 +150,9 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
         }
         Event::Replaced { worker, how, lost } => {
             write!(to, "worker pid={worker} {} lost={}", Ending(how), u8::from(*lost))
+        }
+        Event::AcceptorReplaced { acceptor, how, by } => {
+            write!(to, "acceptor pid={acceptor} {} by={by}", Ending(how))
         }
         Event::Lost { spare, how } => write!(to, "spare  pid={spare} {}", Ending(how)),
         Event::Truncated { listener } => {

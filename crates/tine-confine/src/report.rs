@@ -29,6 +29,8 @@ pub enum Step {
     Introduction = 10,
     /// The client of a child that was born before it came.
     Client = 11,
+    /// The processors that it may run on.
+    Processors = 12,
 }
 
 /// A step that failed.
@@ -55,6 +57,7 @@ impl Step {
             Step::Parent,
             Step::Introduction,
             Step::Client,
+            Step::Processors,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -79,6 +82,7 @@ impl fmt::Display for Step {
             Step::Parent => "parent",
             Step::Introduction => "introduction",
             Step::Client => "client",
+            Step::Processors => "processors",
         })
     }
 }
@@ -102,7 +106,7 @@ mod tests {
     #[test]
     fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
-        assert_eq!(known.len(), 11);
+        assert_eq!(known.len(), 12);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
     }
 }

@@ -200,11 +200,7 @@ impl Parent {
     /// When what is beside ours cannot be listed. What cannot be removed is left.
     pub fn sweep(&self, prefix: &str) -> io::Result<usize> {
         let home = open_directory(&self.leaves, Path::new(".."))?;
-        let own = self.path.file_name().unwrap_or_default();
-        let siblings = directories(&home, SIBLINGS_MOST, |name| {
-            name.as_bytes().starts_with(prefix.as_bytes()) && name != own
-        })?;
-        Ok(siblings.iter().filter(|name| sweep_one(&home, OsStr::from_bytes(name.as_bytes()))).count())
+        sweep_all(&home, prefix, self.path.file_name().unwrap_or_default())
     }
 
     /// Tries it out, with a leaf and a child that is killed in it: what works now will work for clients.
@@ -400,6 +396,22 @@ fn sweep_one(home: &OwnedFd, name: &OsStr) -> bool {
         Ok(true)
     };
     sweep().unwrap_or(false)
+}
+
+/// As [`Parent::sweep`], by a process that has made no group: in the one that it is in itself.
+///
+/// # Errors
+/// As [`Parent::sweep`]; `NotFound` when version 2 is not mounted.
+pub fn sweep(prefix: &str) -> io::Result<usize> {
+    let home = open_directory(rustix::fs::CWD, &find()?)?;
+    sweep_all(&home, prefix, OsStr::new(""))
+}
+
+fn sweep_all(home: &OwnedFd, prefix: &str, but: &OsStr) -> io::Result<usize> {
+    let siblings = directories(home, SIBLINGS_MOST, |name| {
+        name.as_bytes().starts_with(prefix.as_bytes()) && name != but
+    })?;
+    Ok(siblings.iter().filter(|name| sweep_one(home, OsStr::from_bytes(name.as_bytes()))).count())
 }
 
 /// Removes a group and those below it, `depth` deep and `room` in all at most.

@@ -22,6 +22,15 @@ pub fn null() -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
+/// A file without a name, in memory: memfd_create(2).
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn memory() -> io::Result<OwnedFd> {
+    fault::point("memfd_create")?;
+    Ok(rustix::fs::memfd_create(c"tine", rustix::fs::MemfdFlags::CLOEXEC)?)
+}
+
 /// Makes sure that descriptors 0, 1 and 2 are open, so that none of ours ever lands there.
 ///
 /// # Errors

@@ -21,12 +21,14 @@ pub mod limit;
 pub mod orphan;
 pub mod pass;
 mod pid;
+pub mod processor;
 pub mod random;
 pub mod ready;
 pub mod ring;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod steer;
 pub mod wait;
 
 pub use fork::{ForkError, Forked, fork};

@@ -366,8 +366,8 @@ fn any_dead() -> io::Result<Option<Pid>> {
     Ok(Pid::from_raw(unsafe { found.si_pid() }))
 }
 
-/// Whether a child has died, without reaping it.
-fn has_ended(child: Pid) -> bool {
+/// Whether a child has died, or is none of ours, without reaping it.
+pub fn has_ended(child: Pid) -> bool {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     !matches!(waitid(WaitId::Pid(child.kernel()), look), Ok(None))

@@ -56,6 +56,18 @@ pub enum StartError {
         /// Descriptors that the hard limit allows.
         allowed: u64,
     },
+    /// More acceptors than there can be.
+    Acceptors {
+        /// So many at most.
+        most: usize,
+    },
+    /// A listener that not every acceptor can have a socket of.
+    Listener {
+        /// Which.
+        listen: String,
+        /// Why.
+        why: BindError,
+    },
     /// Rules that say what cannot be done.
     Rules(String),
     /// A plan for the children that cannot be carried out.
@@ -158,6 +170,8 @@ impl fmt::Display for StartError {
                 "{children} children may need {needed} open descriptors and the hard limit is {allowed}: \
                  raise it (ulimit -Hn, LimitNOFILE=) or allow fewer children"
             ),
+            Self::Acceptors { most } => write!(f, "there can be {most} acceptors at most"),
+            Self::Listener { listen, why } => write!(f, "a socket of {listen} for each acceptor: {why}"),
             Self::Plan(why) => why.fmt(f),
             Self::Master(why) | Self::Rules(why) => f.write_str(why),
             Self::System { what, error } => write!(f, "{what}: {}", plain(error)),
@@ -170,6 +184,7 @@ impl error::Error for StartError {
         match self {
             Self::Fork(why) => Some(why),
             Self::Plan(why) => Some(why),
+            Self::Listener { why, .. } => Some(why),
             Self::System { error, .. } => Some(error),
             _ => None,
         }

@@ -24,6 +24,8 @@ pub enum Event<'a> {
         backlog: u32,
         /// By what the processes of a connection are held together: `cgroup`, `subreaper` or `nothing`.
         trees: &'static str,
+        /// How many processes accept; 1 is the master itself.
+        acceptors: usize,
     },
     /// A client has a child.
     Accepted {
@@ -124,6 +126,15 @@ pub enum Event<'a> {
         spare: u32,
         /// How it ended.
         how: &'a How,
+    },
+    /// A process that accepts has died and another takes its place. Its clients go on.
+    AcceptorReplaced {
+        /// The dead one's process id.
+        acceptor: u32,
+        /// How it ended.
+        how: &'a How,
+        /// The other's process id.
+        by: u32,
     },
     /// A datagram was longer than there was room, and was cut.
     Truncated {

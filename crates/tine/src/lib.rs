@@ -68,6 +68,7 @@ pub use life::admit;
 pub use life::admit::{Limits, OnFull, Penalties, Prefix, Prefixes, Rate, Rules, Span};
 pub use life::end::{Cause, Deadlines, Sequence};
 pub use life::tree::{Keep, Orphans};
+pub use mode::acceptors::ACCEPTORS_MOST;
 pub use mode::stock::Spares;
 pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};

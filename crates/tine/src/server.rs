@@ -9,8 +9,10 @@ use std::time::Duration;
 use tine_confine::Plan;
 use tine_os::datagram::Basket;
 use tine_os::limit;
+use tine_os::processor::Processors;
 use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::Nursery;
+use tine_os::steer::steer;
 use tine_os::{Pid, fd, fork};
 
 use crate::addr::{AddrError, Listen, Transport};
@@ -26,11 +28,13 @@ use crate::life::fork::{Birth, Workplace};
 use crate::life::reap::Reports;
 use crate::life::serve::{HandlerService, Place, Service};
 use crate::life::tree::{Keep, Orphans, Trees};
-use crate::master::{Manner, Master};
+use crate::master::{Manner, Master, Reader};
+use crate::mode::acceptors::{ACCEPTORS_MOST, Crew};
 use crate::mode::each;
 use crate::mode::guard::Guard;
 use crate::mode::peer::Exchange;
 use crate::mode::spare::{Bed, Parked};
+use crate::mode::steer::steering;
 use crate::mode::stock::Spares;
 use crate::mode::worker::Work;
 use crate::program::{DatagramMode, Program};
@@ -60,6 +64,7 @@ pub struct Server {
     workers: usize,
     guard: Guard,
     spares: Option<Spares>,
+    acceptors: usize,
 }
 
 impl Default for Server {
@@ -86,6 +91,7 @@ impl Server {
             workers: 1,
             guard: Guard { low_ports: false, amplification: 3, own_port: None },
             spares: None,
+            acceptors: 1,
         }
     }
 
@@ -205,6 +211,20 @@ impl Server {
     /// What children give up before they meet their client.
     pub fn confine(mut self, plan: Plan) -> Server {
         self.plan = plan;
+        self
+    }
+
+    /// How many processes accept, each on a processor of its own, under this one as their master; 0 is as many as there are
+    /// processors that this process may run on. Default 1: it accepts itself.
+    ///
+    /// Every limit holds over all of them. A TCP listener has a socket for each, and a client goes to the one of the processor
+    /// that it arrives at; others are shared by all. One that dies is replaced: who waits in its queue is served by the next, and
+    /// its clients go on. Events are told in the process in which they happen, by a copy of what was given to
+    /// [`Server::on_event`]; spares ([`Server::spares`]) are so many for each.
+    ///
+    /// It pays where the server itself is what keeps clients waiting: docs/performance.md has numbers.
+    pub fn acceptors(mut self, count: usize) -> Server {
+        self.acceptors = count;
         self
     }
 
@@ -406,20 +426,70 @@ impl Server {
         if nursery.is_some() && allowed >= needed + (places - queued) as u64 + 4 * Trees::OPEN_MOST as u64 {
             trees.keep_open();
         }
-        let (orphans, master) = (self.orphans, Pid::own());
-        let workplace = Workplace { plan, null, log, reports, trees, orphans, master };
+        let (orphans, master, held_together) = (self.orphans, Pid::own(), trees.name());
+        let crew = self.crew(&base)?;
+        if let Some(crew) = &crew {
+            // Each acceptor has its own; what is left by one that dies comes to its parent.
+            trees = Trees::new(Keep::Subreaper, programs).map_err(system("become the parent of orphans"))?.0;
+            self.seat(crew, &mut events)?;
+        }
+        let workplace = Workplace { plan, null, log, reports, trees, orphans, master, processors: None };
         let reread = self.rules_file.map(|path| reader(path, base));
         let manner = Manner {
             limits: self.limits,
             deadlines: self.deadlines,
             patience: self.patience,
+            spares,
             balancers: self.balancers,
             reread,
         };
         let mut master = Master::new(self.listeners, workplace, manner, held_most, events)?;
         master.nursery = nursery;
-        master.spares = spares.map(Parked::new);
+        (master.keep, master.programs, master.trees) = (self.keep, programs, held_together);
+        match crew {
+            // Whoever accepts has them.
+            Some(crew) => {
+                let share = master.share(crew);
+                share.map_err(system("make memory that acceptors share"))?;
+            }
+            None => master.spares = spares.map(Parked::new),
+        }
         Ok(master)
+    }
+
+    /// Those who are to accept, if it is not this process itself.
+    fn crew(&self, base: &Rules) -> Result<Option<Crew>, StartError> {
+        let system = StartError::system;
+        let count = match self.acceptors {
+            0 => {
+                Processors::own().map_err(system("ask for processors"))?.numbers().count().min(ACCEPTORS_MOST)
+            }
+            count if count > ACCEPTORS_MOST => return Err(StartError::Acceptors { most: ACCEPTORS_MOST }),
+            count => count,
+        };
+        let any = self.listeners.iter().any(|listener| listener.role == Role::Accept);
+        let crew = (count > 1 && any).then(|| Crew::new(count, base.clone())).transpose();
+        crew.map_err(system("make ready for acceptors"))
+    }
+
+    /// Gives each acceptor a socket of its own where that can be, and steers clients among them.
+    fn seat(&mut self, crew: &Crew, events: &mut dyn FnMut(&Event<'_>)) -> Result<(), StartError> {
+        let steps = steering(&crew.processors());
+        for listener in self.listeners.iter_mut().filter(|listener| listener.role == Role::Accept) {
+            let name = listener.name.clone();
+            let failed = |why: BindError| StartError::Listener { listen: name, why };
+            seat(listener, crew.len(), events).map_err(failed)?;
+            if listener.seats() == crew.len() {
+                // Without it the kernel spreads them by a hash.
+                if let Err(error) = steer(&listener.fd, &steps) {
+                    events(&Event::Odd {
+                        what: "steer clients to the acceptor of their processor",
+                        error: &error,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What cannot go together.
@@ -436,16 +506,18 @@ impl Server {
         }
         let base = self.limits.rules.clone();
         if let Some(path) = &self.rules_file {
-            self.limits.rules = reader(path.clone(), base.clone())().map_err(StartError::Rules)?;
+            self.limits.rules = reader(path.clone(), base.clone())().map_err(StartError::Rules)?.0;
         }
         Ok(base)
     }
 }
 
 /// Reads rules from a file, to be added to those that are given otherwise.
-fn reader(path: PathBuf, base: Rules) -> Box<dyn FnMut() -> Result<Rules, String>> {
+fn reader(path: PathBuf, base: Rules) -> Reader {
     Box::new(move || {
-        Rules::read(&path).and_then(|rules| base.clone().and(&rules)).map_err(|why| why.at(&path).to_string())
+        let read =
+            Rules::read_whole(&path).and_then(|(rules, written)| Ok((base.clone().and(&rules)?, written)));
+        read.map_err(|why| why.at(&path).to_string())
     })
 }
 

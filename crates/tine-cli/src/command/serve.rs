@@ -56,6 +56,7 @@ pub fn serve(flags: Serve) -> Outcome {
         .reply_to_low_ports(flags.reply_to_low_ports)
         .amplification(flags.amplification.unwrap_or(AMPLIFICATION))
         .workers(flags.workers.unwrap_or(1))
+        .acceptors(flags.acceptors)
         .confine(plan);
     if let Some(balancers) = balancers(&flags, &listens)? {
         server = server.proxy(balancers);

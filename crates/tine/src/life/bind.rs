@@ -138,7 +138,7 @@ fn own(listen: &Listen, addr: &Addr) -> Result<Listener, BindError> {
         }
     };
     let listener = ready(listen, fd, kind)?;
-    let again = (kind == Kind::Datagram && matches!(addr, Addr::Inet(_))).then(|| listen.clone());
+    let again = matches!(addr, Addr::Inet(_)).then(|| listen.clone());
     Ok(Listener { path, again, ..listener })
 }
 
@@ -378,7 +378,8 @@ impl Listener {
                 .map_err(|why| BindError::new("set reuseport on", &listen, why))?;
             listen.options.sets.push(("reuseport", Set::Number(IntOption::REUSE_PORT, 1)));
         }
-        let grouped = !listen.options.sets.iter().any(|(name, _)| *name == "gro");
+        let grouped = self.transport == Transport::Datagram
+            && !listen.options.sets.iter().any(|(name, _)| *name == "gro");
         for seat in 0..workers {
             if seat > self.siblings.len() {
                 self.siblings.push(own(&listen, &self.local)?.fd);
@@ -389,6 +390,14 @@ impl Listener {
             }
         }
         Ok(())
+    }
+
+    /// In an acceptor: with its own socket in place of all. The path, if it has one, stays the master's.
+    pub(crate) fn of_seat(mut self, seat: usize) -> Listener {
+        if seat > 0 && seat <= self.siblings.len() {
+            self.fd = self.siblings.swap_remove(seat - 1);
+        }
+        Listener { path: None, again: None, siblings: Vec::new(), ..self }
     }
 
     /// The one address that all of its datagrams are sent to, if it has no other.

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use tine_os::cgroup::{Leaf, Parent};
+use tine_os::cgroup::{self, Leaf, Parent};
 use tine_os::signal::{self, Signal};
 use tine_os::{Pid, orphan};
 
@@ -92,6 +92,9 @@ struct Left {
     /// else has ended since.
     doomed: BTreeMap<Pid, Instant>,
 }
+
+/// How the names of our groups begin.
+const GROUPS: &str = "tine-";
 
 /// The place of one child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +273,11 @@ impl Trees {
         done
     }
 
+    /// One that was found is no orphan after all. `false`: it had not been found.
+    pub(crate) fn claims(&mut self, pid: Pid) -> bool {
+        self.left.orphans.remove(&pid).is_some()
+    }
+
     /// An orphan has ended and was waited for. `false`: it was none.
     pub(crate) fn buried(&mut self, pid: Pid, now: Instant) -> bool {
         let Some(until) = self.left.orphans.remove(&pid) else { return false };
@@ -307,6 +315,12 @@ impl Trees {
         }
     }
 
+    /// Takes away what groups processes of ours have left that have died; those that are in use stay.
+    pub(crate) fn sweep() {
+        // Where there are none, or they cannot be seen, nothing was left either.
+        let _ = cgroup::sweep(GROUPS);
+    }
+
     /// Takes the groups away, when nobody is in them any more.
     pub(crate) fn clear(&self) -> io::Result<()> {
         match &self.by {
@@ -323,14 +337,14 @@ impl Trees {
 
 impl Pool {
     fn new() -> io::Result<Pool> {
-        let parent = Parent::find_and_make(&format!("tine-{}", Pid::own()))?;
+        let parent = Parent::find_and_make(&format!("{GROUPS}{}", Pid::own()))?;
         if let Err(why) = parent.works() {
             // Nobody is in it: there is nothing more to be said than why it does not work.
             let _ = parent.remove();
             return Err(why);
         }
         // What others have left is not ours to worry about, should it not go.
-        let _ = parent.sweep("tine-");
+        let _ = parent.sweep(GROUPS);
         Ok(Pool {
             parent,
             owner: Pid::own(),

@@ -209,6 +209,7 @@ impl Master {
                 return self.rest(at, "fork", &why);
             }
         };
+        self.admit.bears(ticket, pid.id());
         self.work(at);
         if let Role::Lend(to) = &mut self.listeners[at].role {
             *to = Some(pid);

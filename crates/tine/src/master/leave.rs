@@ -69,6 +69,9 @@ impl Master {
         if self.workplace.trees.buried(pid, now) {
             return;
         }
+        if let Some(at) = self.crew.as_ref().and_then(|crew| crew.place(pid)) {
+            return self.acceptor_ended(at, ended, now);
+        }
         if self.guardian.is(pid) {
             return self.replace_guardian();
         }
@@ -179,12 +182,13 @@ impl Master {
     /// Kills what was left behind and has had its time.
     pub(super) fn look_after_trees(&mut self, now: Instant) {
         let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
-        let spares = &self.spares;
+        let (spares, crew) = (&self.spares, &self.crew);
         let known = |pid| {
             children.contains_key(&pid)
                 || workers.has(pid)
                 || guardian.is(pid)
                 || spares.as_ref().is_some_and(|spares| spares.has(pid))
+                || crew.as_ref().is_some_and(|crew| crew.place(pid).is_some())
         };
         let mut orphans = Vec::new();
         let done = self.workplace.trees.tick(now, known, &mut orphans);
@@ -386,7 +390,7 @@ impl Master {
         }
     }
 
-    fn tell_unless_killed(&mut self, killed: io::Result<()>) {
+    pub(super) fn tell_unless_killed(&mut self, killed: io::Result<()>) {
         if let Err(error) = killed {
             (self.events)(&Event::Odd { what: "kill what a child left behind", error: &error });
         }

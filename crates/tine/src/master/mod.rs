@@ -3,6 +3,7 @@
 //! It acts; what is to be done is decided by pure parts: `life/admit`, `life/end`, `life/pause`, `change/drain`. Here is what
 //! it holds, how it waits and what it is told to do; `arrive.rs` is how clients come in, `leave.rs` how they go.
 
+mod acceptor;
 mod arrive;
 mod leave;
 
@@ -25,14 +26,16 @@ use crate::change::drain::{Action, Drain};
 use crate::error::StartError;
 use crate::event::{Event, Status};
 use crate::front::introduction::Balancers;
-use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version};
+use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version, Written};
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
 use crate::life::serve::Service;
-use crate::life::tree::{Branch, Orphans};
+use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::leave::Guardian;
+use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::spare::Parked;
+use crate::mode::stock::Spares;
 use crate::mode::worker::Workers;
 use crate::peer::Peer;
 
@@ -48,6 +51,19 @@ pub(crate) struct Master {
     /// Children that wait for a client.
     pub spares: Option<Parked>,
     pub workers: Workers,
+    /// Those who accept for this process, where it does not do that itself.
+    pub crew: Option<Crew>,
+    /// What it has in common with them, or as one of them with the others and their master.
+    pub common: Option<Common>,
+    /// Which of them it is.
+    post: Option<usize>,
+    /// The number of the rules that programs are run by here.
+    rules_seen: u64,
+    pub keep: Keep,
+    /// By what the processes of a connection are held together.
+    pub trees: &'static str,
+    /// Whether children become programs.
+    pub programs: bool,
     pub control: Option<Control>,
     pub events: Box<dyn FnMut(&Event<'_>)>,
     manner: Manner,
@@ -89,10 +105,14 @@ pub(crate) struct Manner {
     pub limits: Limits,
     pub deadlines: Deadlines,
     pub patience: Duration,
+    pub spares: Option<Spares>,
     pub balancers: Option<Balancers>,
     /// Reads the rules again; `None` when there is nothing to be read.
-    pub reread: Option<Box<dyn FnMut() -> Result<Rules, String>>>,
+    pub reread: Option<Reader>,
 }
+
+/// Reads rules, and gives what others need to come to the same.
+pub(crate) type Reader = Box<dyn FnMut() -> Result<(Rules, Written), String>>;
 
 /// A client that has a slot.
 #[derive(Debug)]
@@ -113,6 +133,7 @@ struct Heard {
     hangup: bool,
     line: bool,
     first: bool,
+    bell: bool,
     wish: bool,
     nothing: bool,
 }
@@ -170,6 +191,13 @@ impl Master {
             nursery: None,
             spares: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
+            crew: None,
+            common: None,
+            post: None,
+            rules_seen: 0,
+            keep: Keep::default(),
+            trees: "",
+            programs: false,
             control: None,
             events,
             children: BTreeMap::new(),
@@ -200,6 +228,26 @@ impl Master {
     /// Says what is listened at, and starts the workers.
     pub(crate) fn open(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
         service.obey(&self.manner.limits.rules).map_err(StartError::Rules)?;
+        self.open_post()?;
+        for worker in self.workers.start_all(&self.workplace, &self.listeners)? {
+            self.deaths.watch(worker);
+        }
+        let acceptors = self.crew.as_ref().map_or(1, Crew::len);
+        for listener in self.listeners.iter().filter(|listener| listener.role != Role::Channel) {
+            let (children, backlog, trees) = (self.admit.limits().children, listener.backlog, self.trees);
+            (self.events)(&Event::Listening {
+                listener: &listener.name,
+                children,
+                backlog,
+                trees,
+                acceptors,
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes ready for clients of its own.
+    fn open_post(&mut self) -> Result<(), StartError> {
         if self.ends.listens() || self.counts_silence() {
             let system = StartError::system("ask the kernel about connections (sock_diag)");
             self.diags = self.listeners.iter().map(diag).collect::<io::Result<_>>().map_err(system)?;
@@ -208,14 +256,6 @@ impl Master {
             let guardian = self.guardian.start(&self.workplace);
             self.deaths.watch(guardian.map_err(StartError::system("start a guardian"))?);
         }
-        for worker in self.workers.start_all(&self.workplace, &self.listeners)? {
-            self.deaths.watch(worker);
-        }
-        for listener in self.listeners.iter().filter(|listener| listener.role != Role::Channel) {
-            let (children, backlog) = (self.admit.limits().children, listener.backlog);
-            let trees = self.workplace.trees.name();
-            (self.events)(&Event::Listening { listener: &listener.name, children, backlog, trees });
-        }
         Ok(())
     }
 
@@ -223,10 +263,12 @@ impl Master {
     /// asked for and nobody is left.
     pub(crate) fn wait(&mut self) -> Result<Option<Vec<usize>>, StartError> {
         self.mend_workers();
+        self.show_notes();
         let nobody = self.children.is_empty()
             && self.workers.is_empty()
             && self.workplace.trees.is_empty()
-            && self.spares.as_ref().is_none_or(Parked::is_empty);
+            && self.spares.as_ref().is_none_or(Parked::is_empty)
+            && self.crew.as_ref().is_none_or(Crew::is_empty);
         if nobody && !self.drain.is_serving() {
             return Ok(None);
         }
@@ -242,6 +284,9 @@ impl Master {
             self.lines.as_fd(),
             self.firsts.as_fd(),
         ];
+        let before_bell = fds.len();
+        fds.extend(self.common.as_ref().map(|common| common.bells[self.post.map_or(0, seat)].as_fd()));
+        let before_wish = fds.len();
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
         let others = fds.len();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
@@ -259,7 +304,8 @@ impl Master {
             hangup: at(4),
             line: at(5),
             first: at(6),
-            wish: at(7),
+            bell: before_wish > before_bell && at(before_bell),
+            wish: at(before_wish),
             nothing: !ready.contains(&true),
         };
         Ok(Some(
@@ -295,9 +341,12 @@ impl Master {
         if self.heard.report {
             self.collect_reports();
         }
+        self.hear_bell(service);
+        self.mend_acceptors(service);
         let now = Instant::now();
         self.keep_deadlines(now);
         self.look_after_trees(now);
+        self.look_after_crew(now);
         self.look_at_breakers(now);
         self.look_after_spares(now);
         let action = self.drain.tick(now);
@@ -310,8 +359,13 @@ impl Master {
         if let Err(error) = self.workplace.trees.clear() {
             (self.events)(&Event::Odd { what: "remove the control groups", error: &error });
         }
-        (self.events)(&Event::Stopped { served: self.served });
-        self.status()
+        if self.crew.is_some() {
+            Trees::sweep();
+        }
+        self.show_notes();
+        let status = self.status();
+        (self.events)(&Event::Stopped { served: status.served });
+        status
     }
 
     /// A mistake before serving has begun: nothing of ours is to be left.
@@ -326,15 +380,20 @@ impl Master {
         let resting = |listener: &&Listener| {
             listener.pause.is_troubled() || listener.throttle.is_troubled() || listener.breaker.is_tripped()
         };
+        let paused = self.listeners.iter().filter(resting).count();
+        let spares = self.spares.as_ref().map_or(0, Parked::len);
+        let others = self.crew.as_ref().map(|crew| crew.sum(|seat| self.admit.notes_of(seat)));
+        let others = others.unwrap_or_default();
+        let open = if self.crew.is_some() { self.admit.open() } else { self.children.len() };
         Status {
-            open: self.children.len(),
+            open,
             most: self.admit.limits().children,
             waiting: self.admit.waiting(),
             refused: self.admit.refused(),
-            served: self.served,
-            failed: self.failed,
-            paused: self.listeners.iter().filter(resting).count(),
-            spares: self.spares.as_ref().map_or(0, Parked::len),
+            served: self.served + others.served,
+            failed: self.failed + others.failed,
+            paused: paused + others.paused as usize,
+            spares: spares + others.spares as usize,
         }
     }
 
@@ -344,7 +403,10 @@ impl Master {
         let serving = self.drain.is_serving() && self.undecided.is_empty();
         let looks = [false, true].map(|nameless| serving && self.admit.look(nameless, now) == Look::Now);
         let listeners = self.listeners.iter().enumerate().filter(|(_, listener)| {
-            listener.is_open() && looks[usize::from(self.waits_for_names(listener))] && !rests(listener, now)
+            let here = self.crew.is_none() || listener.role != Role::Accept;
+            here && listener.is_open()
+                && looks[usize::from(self.waits_for_names(listener))]
+                && !rests(listener, now)
         });
         listeners.map(|(at, _)| at).collect()
     }
@@ -392,6 +454,7 @@ impl Master {
             .chain(self.workplace.trees.until())
             .chain(spares.and_then(|spares| spares.until(now)))
             .chain(self.makes_spare(now).then_some(now))
+            .chain(self.crew.as_ref().filter(|_| serving).and_then(Crew::until))
             .min()?;
         Some(until.saturating_duration_since(now))
     }
@@ -406,10 +469,19 @@ impl Master {
     /// Reads the rules again, checks all, and only then switches.
     fn reread(&mut self, service: &mut dyn Service) {
         let Some(reread) = &mut self.manner.reread else { return };
-        match reread().and_then(|rules| service.obey(&rules).map(|()| rules)) {
-            Ok(rules) => {
-                let (count, number) = (rules.len(), self.admit.version().number + 1);
-                self.admit.set_rules(Version { number, rules });
+        let number = |crew: Option<&Crew>, written: &Written, now: u64| match crew {
+            Some(crew) => crew.write_down(written).map_err(|why| why.to_string()),
+            None => Ok(now + 1),
+        };
+        let (crew, now) = (self.crew.as_ref(), self.admit.version().number);
+        let read = reread().and_then(|(rules, written)| {
+            service.obey(&rules)?;
+            Ok(Version { number: number(crew, &written, now)?, rules })
+        });
+        match read {
+            Ok(version) => {
+                let count = version.rules.len();
+                self.admit.set_rules(version);
                 // What they know of rules they know from their birth.
                 self.spares.iter_mut().for_each(Parked::dismiss);
                 (self.events)(&Event::Reloaded { rules: count });
@@ -443,6 +515,7 @@ impl Master {
             Action::Close => self.stop_accepting(),
             Action::Nudge => self.tell_all(Signal::TERM, "TERM"),
             Action::Kill => {
+                self.drain_acceptors();
                 self.tell_all(Signal::KILL, "KILL");
                 self.workers.kill();
                 self.workplace.trees.hurry(Instant::now());
@@ -451,10 +524,11 @@ impl Master {
     }
 
     fn stop_accepting(&mut self) {
-        let (open, patience) = (self.children.len(), self.drain.patience());
+        let (open, patience) = (self.status().open, self.drain.patience());
         // Closed before it is told, so that whoever hears it finds nobody listening.
         self.listeners.drain(..).for_each(|listener| listener.remove_path());
         self.workers.drain();
+        self.drain_acceptors();
         self.spares.iter_mut().for_each(Parked::dismiss);
         (self.events)(&Event::Draining { open, patience });
         let now = Instant::now();
@@ -474,7 +548,7 @@ impl Master {
     }
 
     fn tell_all(&mut self, signal: Signal, name: &'static str) {
-        let open = self.children.len();
+        let open = self.status().open;
         (self.events)(&Event::Ending { open, signal: name });
         let spares = self.spares.iter().flat_map(Parked::leaving);
         let children = self.children.iter().map(|(pid, child)| (*pid, child.branch));

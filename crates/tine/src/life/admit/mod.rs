@@ -37,10 +37,11 @@ use sources::{Entry, Sources};
 pub use penalty::{Fault, Penalties};
 pub use prefix::{PREFIXES_MOST, Prefix, Prefixes};
 pub use room::Ticket;
+#[doc(hidden)]
+pub(crate) use rules::Written;
 pub use rules::{
     CHILDREN_MOST, FILE_MOST, LINE_MOST, MESSAGE_MOST, RULES_MOST, Rule, RuleError, RuleId, Rules, Who,
 };
-#[doc(hidden)]
 pub use shared::{Gate, Outside, Remains, Version};
 pub use source::{Mask, Source};
 pub use sources::SOURCES_MOST;

@@ -5,6 +5,7 @@
 //! of whoever calls. Nothing is opened or started here: whether a rule's program is there is for others to see.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -607,6 +608,25 @@ impl FromStr for Rules {
 }
 
 impl Rules {
+    /// As [`Rules::read`], with what other processes need to come to the same rules.
+    ///
+    /// # Errors
+    /// As [`Rules::read`].
+    pub(crate) fn read_whole(path: &Path) -> Result<(Rules, Written), RuleError> {
+        let whole = |what| RuleError { path: None, line: 0, what };
+        let read = || {
+            let bytes = read_bytes(path).map_err(whole)?;
+            let (text, users) = (text(&bytes)?.to_owned(), RefCell::new(BTreeMap::new()));
+            let rules = Rules::parse(&text, &|name| {
+                let uid = uzers::get_user_by_name(name).map(|user| user.uid());
+                users.borrow_mut().extend(uid.map(|uid| (name.to_owned(), uid)));
+                uid
+            })?;
+            Ok((rules, Written { users: users.into_inner(), text }))
+        };
+        read().map_err(|why: RuleError| why.at(path))
+    }
+
     /// Reads a file of rules; users are looked up in the user database of this machine.
     ///
     /// # Errors
@@ -617,6 +637,45 @@ impl Rules {
         let bytes = read_bytes(path.as_ref()).map_err(whole);
         let rules = bytes.and_then(|bytes| text(&bytes).and_then(Rules::from_str));
         rules.map_err(|why| why.at(path.as_ref()))
+    }
+}
+
+/// The text of a file of rules, and the users that it names as they were when it was read: whoever reads this comes to the
+/// same rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    users: BTreeMap<String, u32>,
+    text: String,
+}
+
+impl Written {
+    /// What they say.
+    ///
+    /// # Errors
+    /// For what is no text of rules.
+    pub(crate) fn rules(&self) -> Result<Rules, RuleError> {
+        Rules::parse(&self.text, &|name| self.users.get(name).copied())
+    }
+
+    /// A line for each user, an empty one, and the text.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let users: String = self.users.iter().map(|(name, uid)| format!("{uid} {name}\n")).collect();
+        format!("{users}\n{}", self.text).into_bytes()
+    }
+
+    /// Reads [`Written::to_bytes`] back.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Written> {
+        let mut rest = str::from_utf8(bytes).ok()?;
+        let mut users = BTreeMap::new();
+        loop {
+            let (line, text) = rest.split_once('\n')?;
+            if line.is_empty() {
+                return Some(Written { users, text: text.to_owned() });
+            }
+            let (uid, name) = line.split_once(' ')?;
+            users.insert(name.to_owned(), uid.parse().ok()?);
+            rest = text;
+        }
     }
 }
 
