@@ -1,0 +1,40 @@
+/* The program that servers start: reads once from 0, writes that to 1, exits 0. No C library, so that its own start
+ * costs as little as a start can. gcc -O2 -nostdlib -static -fno-stack-protector */
+
+#if defined(__x86_64__)
+#define READ 0
+#define WRITE 1
+#define EXIT_GROUP 231
+static long call(long number, long a, long b, long c)
+{
+	long result;
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+	return result;
+}
+#elif defined(__aarch64__)
+#define READ 63
+#define WRITE 64
+#define EXIT_GROUP 94
+static long call(long number, long a, long b, long c)
+{
+	register long x8 __asm__("x8") = number;
+	register long x0 __asm__("x0") = a;
+	register long x1 __asm__("x1") = b;
+	register long x2 __asm__("x2") = c;
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2) : "memory");
+	return x0;
+}
+#else
+#error "system calls of this processor are not known here"
+#endif
+
+static char line[4096];
+
+__attribute__((noreturn)) void _start(void)
+{
+	long length = call(READ, 0, (long)line, sizeof line);
+	if (length > 0)
+		call(WRITE, 1, (long)line, length);
+	for (;;)
+		call(EXIT_GROUP, 0, 0, 0);
+}
