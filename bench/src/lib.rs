@@ -5,4 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chart;
+pub mod experiments;
+pub mod goals;
 pub mod load;
+pub mod machine;
+pub mod page;
+pub mod procfs;
+pub mod results;
+pub mod running;
+pub mod servers;
+pub mod stats;

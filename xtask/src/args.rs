@@ -21,13 +21,19 @@ impl Args {
 
     /// Takes `--name NUMBER` out.
     pub fn number_after(&mut self, name: &str) -> Result<Option<u64>> {
+        let Some(value) = self.value_after(name)? else { return Ok(None) };
+        number(&value).map(Some).ok_or(format!("{name} needs a number, not {value:?}"))
+    }
+
+    /// Takes `--name VALUE` out.
+    pub fn value_after(&mut self, name: &str) -> Result<Option<String>> {
         let Some(at) = self.left.iter().position(|arg| arg == name) else { return Ok(None) };
         if at + 1 == self.left.len() {
-            return Err(format!("{name} needs a number after it"));
+            return Err(format!("{name} needs something after it"));
         }
         let value = self.left.remove(at + 1);
         self.left.remove(at);
-        number(&value).map(Some).ok_or(format!("{name} needs a number, not {value:?}"))
+        Ok(Some(value))
     }
 
     /// Takes everything after `--name` out, if it is there.
@@ -81,6 +87,14 @@ mod tests {
         assert_eq!(args.all_after("--program"), Some(vec!["/bin/cat".to_string(), "-u".to_string()]));
         assert_eq!(args.number(), Some(5));
         assert_eq!(args.end(), Ok(()));
+    }
+
+    #[test]
+    fn a_value_may_be_anything_that_is_there() {
+        let mut args = args(&["--only", "rate/tine", "--nsjail"]);
+        assert_eq!(args.value_after("--only"), Ok(Some("rate/tine".to_string())));
+        assert!(args.value_after("--nsjail").is_err());
+        assert_eq!(args.value_after("--rounds"), Ok(None));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod churn;
 mod datagrams;
 mod deny;
@@ -67,6 +68,12 @@ const VERBS: &[Verb] = &[
         args: "[N] [--kill-every K]",
         about: "N datagrams (1,000,000) echoed while workers are killed; accounts for each one",
         run: datagrams::run,
+    },
+    Verb {
+        name: "bench",
+        args: "[--quick] [--only PATTERN] [--rounds N] [--s6-tcpserver PATH] [--nsjail PATH]",
+        about: "tine, its peers and bare loops against each other; writes docs/performance.md, its charts and raw numbers",
+        run: bench::run,
     },
     Verb {
         name: "faults",

@@ -40,7 +40,7 @@ pub fn run(args: &[String]) -> Result {
 
 fn steps(suite: &mut Suite, install: bool) -> Result {
     if install {
-        suite.step("packages", packages)?;
+        suite.step("packages", || packages(PACKAGES))?;
         suite.step("tools", tools)?;
     }
     suite.cargo("format", &["fmt", "--all", "--check"])?;
@@ -142,41 +142,41 @@ impl Tests {
     }
 }
 
-/// Installs the Debian packages that are missing, if it can; tells how to otherwise.
-fn packages() -> Result {
-    let missing = missing()?;
+/// Installs those of these Debian packages that are missing, if it can; tells how to otherwise.
+pub fn packages(wanted: &[&'static str]) -> Result {
+    let missing = missing(wanted)?;
     if missing.is_empty() {
         return Ok(());
     }
     let by_hand = format!("apt-get install --no-install-recommends {}", missing.join(" "));
     if !is_root()? {
-        return Err(format!("packages that tests need are missing; as root, run: {by_hand}"));
+        return Err(format!("packages that are needed are missing; as root, run: {by_hand}"));
     }
     status(said(apt(&["update"]).args(["--quiet"])))?;
     status(said(apt(&["install", "--yes", "--quiet", "--no-install-recommends"]).args(&missing)))
 }
 
-fn apt(args: &[&str]) -> Command {
+pub fn apt(args: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
     command
 }
 
-fn missing() -> Result<Vec<&'static str>> {
+fn missing(wanted: &[&'static str]) -> Result<Vec<&'static str>> {
     if !on_path("dpkg-query") {
         return Err(format!(
             "no Debian here: install what these packages hold by other means, then pass --no-install: {}",
-            PACKAGES.join(" ")
+            wanted.join(" ")
         ));
     }
     // dpkg-query fails when it does not know a package at all, and still lists the others.
     let output = Command::new("dpkg-query")
         .args(["-W", "-f", "${Package} ${db:Status-Status}\\n"])
-        .args(PACKAGES)
+        .args(wanted)
         .output()
         .map_err(|why| format!("dpkg-query: {why}"))?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(PACKAGES.iter().copied().filter(|name| !is_installed(&listed, name)).collect())
+    Ok(wanted.iter().copied().filter(|name| !is_installed(&listed, name)).collect())
 }
 
 fn is_installed(listed: &str, name: &str) -> bool {

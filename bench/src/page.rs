@@ -1,0 +1,430 @@
+//! The page that shows what a run has found: the template's text with figures in it, and charts. Pure.
+//!
+//! Whatever is no number is in the template, `bench/performance.md.in`, so that a run writes the whole page anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::chart::{Bar, bars, figure};
+use crate::experiments::{BURST, CLIENTS, CROWD, HELD};
+use crate::goals::{GOALS, Judged, Verdict};
+use crate::results::Results;
+use crate::servers::{Kind, SERVERS, Server, Whose};
+use crate::stats::Summary;
+
+const TEMPLATE: &str = include_str!("../performance.md.in");
+
+/// The page, and the charts that it shows by the names of their files.
+pub fn render(results: &Results) -> (String, Vec<(String, String)>) {
+    let charts = charts(results);
+    let judged = judge(results);
+    let met = judged.iter().filter(|goal| goal.verdict == Verdict::Met).count();
+    let missed = judged.iter().filter(|goal| goal.verdict == Verdict::Missed).count();
+    let parts = BTreeMap::from([
+        ("kind", kind(results)),
+        ("machine", pairs(&results.machine)),
+        ("versions", pairs(&results.versions)),
+        ("rounds", results.rounds.to_string()),
+        ("seconds", format!("{}", results.seconds)),
+        ("warmup", format!("{}", results.warmup)),
+        ("count", format!("{met} met, {missed} missed, {} not measured", judged.len() - met - missed)),
+        ("goals", goals(&judged)),
+        ("charts", shown(&charts)),
+        ("programs", streams(results, Kind::Program)),
+        ("handlers", streams(results, Kind::Handler)),
+        ("idle", table(results, Kind::Program, IDLE) + &rows_only(&table(results, Kind::Handler, IDLE))),
+        ("crowd", table(results, Kind::Program, CROWDED) + &rows_only(&table(results, Kind::Handler, CROWDED))),
+        ("burst", table(results, Kind::Program, BURSTS) + &rows_only(&table(results, Kind::Handler, BURSTS))),
+        ("start", table(results, Kind::Program, START)),
+        ("datagrams", table(results, Kind::Datagram, DATAGRAMS)),
+        ("servers", servers(results)),
+        ("missing", missing(results)),
+        ("wrong", wrong(results)),
+        ("losses", losses(results, &judged)),
+        ("crowd_size", figure(CROWD as f64)),
+        ("burst_size", figure(BURST as f64)),
+    ]);
+    (fill(TEMPLATE, &parts), charts)
+}
+
+/// All goals, judged.
+pub fn judge(results: &Results) -> Vec<Judged> {
+    GOALS.iter().map(|goal| goal.judge(results)).collect()
+}
+
+/// The goals alone, as lines for a terminal.
+pub fn lines(judged: &[Judged]) -> String {
+    let mut text = String::new();
+    for goal in judged {
+        let against = if goal.against.is_empty() { String::new() } else { format!(" / {}", goal.against) };
+        let note = if goal.note.is_empty() { String::new() } else { format!(" [{}]", goal.note) };
+        let _ = writeln!(
+            text,
+            "goal   row={} {}: {}{against}: {}, measured {}{note}",
+            goal.row,
+            word(goal.verdict),
+            goal.what,
+            goal.goal,
+            measured(goal)
+        );
+    }
+    text
+}
+
+fn fill(template: &str, parts: &BTreeMap<&str, String>) -> String {
+    let mut text = template.to_string();
+    for (name, value) in parts {
+        text = text.replace(&format!("{{{{{name}}}}}"), value.trim_end());
+    }
+    text
+}
+
+fn kind(results: &Results) -> String {
+    let mut text = String::new();
+    if results.quick {
+        text.push_str("**This was a quick run (`--quick`): good for a first look, not for any claim.**\n");
+    }
+    if let Some(only) = &results.only {
+        let _ = writeln!(text, "**Only a part was run (`--only {only}`).**");
+    }
+    text
+}
+
+fn pairs(rows: &[(String, String)]) -> String {
+    let rows = rows.iter().map(|(name, value)| format!("| {name} | {} |\n", value.replace('|', "/")));
+    format!("| | |\n|---|---|\n{}", rows.collect::<String>())
+}
+
+fn goals(judged: &[Judged]) -> String {
+    let mut text = String::from(
+        "| row | what | against | goal | measured (rounds) | | note |\n|---|---|---|---|---|---|---|\n",
+    );
+    for goal in judged {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            goal.row,
+            goal.what,
+            goal.against,
+            goal.goal,
+            measured(goal),
+            word(goal.verdict),
+            goal.note
+        );
+    }
+    text
+}
+
+fn measured(goal: &Judged) -> String {
+    let show = |value| goal.unit.show(value);
+    match goal.measured {
+        None => "-".into(),
+        Some(Summary { median, least, most }) if least == most => show(median),
+        Some(Summary { median, least, most }) => format!("{} ({} to {})", show(median), show(least), show(most)),
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Met => "met",
+        Verdict::Missed => "MISSED",
+        Verdict::NotMeasured => "not measured",
+    }
+}
+
+/// A column of a table: its head, experiment and metric.
+type Column = (&'static str, &'static str, &'static str);
+
+const STREAMS: &[Column] = &[
+    ("1 client, /s", "c1", "rate"),
+    ("8, /s", "c8", "rate"),
+    ("64, /s", "c64", "rate"),
+    ("first byte at 1, us", "c1", "first_p50_us"),
+    ("at 64, us", "c64", "first_p50_us"),
+    ("99 % at 8, us", "c8", "first_p99_us"),
+    ("processor time at 8, us", "c8", "cpu_us"),
+    ("at 64, us", "c64", "cpu_us"),
+];
+
+const IDLE: &[Column] = &[
+    ("none held, /s", "idle0", "rate"),
+    ("5,000 held, /s", "idle5000", "rate"),
+    ("10,000 held, /s", "idle10000", "rate"),
+    ("processor time at 5,000, us", "idle5000", "cpu_us"),
+];
+
+const CROWDED: &[Column] = &[
+    ("a client, KiB", "crowd", "client_kib"),
+    ("master grown by, MiB", "crowd", "master_mib"),
+    ("a child, bytes", "crowd", "master_bytes"),
+    ("all reaped after, s", "crowd", "reaped_s"),
+    ("of that: closing them, s", "crowd", "released_s"),
+    ("taking them before, s", "crowd", "held_s"),
+];
+
+const BURSTS: &[Column] = &[
+    ("longest wait for the connection, ms", "burst", "connect_max_ms"),
+    ("longest wait for the first byte, ms", "burst", "first_max_ms"),
+    ("refused or failed", "burst", "failed"),
+];
+
+const START: &[Column] = &[("to the first client served, ms", "start", "start_ms")];
+
+const DATAGRAMS: &[Column] = &[
+    ("one by one, /s", "udp", "rate"),
+    ("processor time, us", "udp", "cpu_us"),
+    ("lost", "udp", "lost"),
+    ("GSO senders, /s", "udp-gso", "rate"),
+    ("processor time, us", "udp-gso", "cpu_us"),
+    ("lost", "udp-gso", "lost"),
+];
+
+fn streams(results: &Results, kind: Kind) -> String {
+    table(results, kind, STREAMS)
+}
+
+fn table(results: &Results, kind: Kind, columns: &[Column]) -> String {
+    let mut text = String::from("| server |");
+    columns.iter().for_each(|(head, _, _)| text.push_str(&format!(" {head} |")));
+    text.push_str("\n|---|");
+    columns.iter().for_each(|_| text.push_str("---|"));
+    text.push('\n');
+    for server in SERVERS.iter().filter(|server| server.kind == kind) {
+        let cells: Vec<Option<String>> = columns.iter().map(|column| cell(results, server, column)).collect();
+        if cells.iter().all(Option::is_none) {
+            // A server that was to be there has its row, with the reason.
+            if let Some(why) = results.missing.get(server.name)
+                && columns == STREAMS
+            {
+                let _ = writeln!(text, "| {} | missing: {why} |{}", server.name, " |".repeat(columns.len() - 1));
+            }
+            continue;
+        }
+        let _ = write!(text, "| {} |", server.name);
+        for cell in cells {
+            let _ = write!(text, " {} |", cell.unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// A figure with its spread; struck where replies were wrong.
+fn cell(results: &Results, server: &Server, (_, experiment, metric): &Column) -> Option<String> {
+    let Summary { median, least, most } = results.summary(server.name, experiment, metric)?;
+    let text = if least == most {
+        figure(median)
+    } else {
+        format!("{} ({}-{})", figure(median), figure(least), figure(most))
+    };
+    let struck = *metric != "failed" && *metric != "lost" && results.wrong(server.name, experiment).is_some();
+    Some(if struck { format!("~~{text}~~ wrong") } else { text })
+}
+
+fn rows_only(table: &str) -> String {
+    table.split_inclusive('\n').skip(2).collect()
+}
+
+fn servers(results: &Results) -> String {
+    let mut text = String::from("| server | what it is, and what is unfair |\n|---|---|\n");
+    for server in SERVERS {
+        let there = match results.missing.get(server.name) {
+            Some(why) => format!(" **Missing here: {why}.**"),
+            None => String::new(),
+        };
+        let _ = writeln!(text, "| {} | {}.{there} |", server.name, server.about);
+    }
+    text
+}
+
+fn missing(results: &Results) -> String {
+    if results.missing.is_empty() {
+        return "None was missing.".into();
+    }
+    results.missing.iter().map(|(name, why)| format!("- {name}: {why}\n")).collect()
+}
+
+fn wrong(results: &Results) -> String {
+    let mut text = String::new();
+    for server in SERVERS {
+        for experiment in results.experiments(server.name) {
+            if let Some(wrong) = results.wrong(server.name, experiment) {
+                let _ = writeln!(text, "- {} in {experiment}: {wrong}", server.name);
+            }
+        }
+    }
+    if text.is_empty() { "Every reply of every server was right.".into() } else { text }
+}
+
+/// What it is compared with where it is said that tine is slower.
+const OURS: [(Kind, &str); 3] =
+    [(Kind::Program, "tine"), (Kind::Handler, "handler"), (Kind::Datagram, "handler-udp")];
+
+fn losses(results: &Results, judged: &[Judged]) -> String {
+    let mut text = String::new();
+    for goal in judged.iter().filter(|goal| goal.verdict == Verdict::Missed) {
+        let against = if goal.against.is_empty() { String::new() } else { format!(", against {}", goal.against) };
+        let _ = writeln!(text, "- Goal missed: {}{against}: {}, {}.", goal.what, goal.goal, measured(goal));
+    }
+    for (kind, ours) in OURS {
+        for experiment in experiments() {
+            let Some(own) = results.summary(ours, &experiment, "rate") else { continue };
+            let mut faster: Vec<(f64, &str)> = SERVERS
+                .iter()
+                .filter(|server| server.kind == kind && server.whose != Whose::Ours)
+                .filter(|server| results.wrong(server.name, &experiment).is_none())
+                .filter_map(|server| {
+                    Some((results.summary(server.name, &experiment, "rate")?.median / own.median, server.name))
+                })
+                .filter(|(ratio, _)| *ratio > 1.0)
+                .collect();
+            faster.sort_by(|one, other| other.0.total_cmp(&one.0));
+            if !faster.is_empty() {
+                let list: Vec<String> =
+                    faster.iter().map(|(ratio, name)| format!("{name} {ratio:.2}x")).collect();
+                let _ = writeln!(text, "- Faster than `{ours}` in {experiment}: {}.", list.join(", "));
+            }
+        }
+    }
+    if text.is_empty() { "Nowhere in this run.".into() } else { text }
+}
+
+fn experiments() -> Vec<String> {
+    let streams = CLIENTS.iter().map(|clients| format!("c{clients}"));
+    let idle = HELD.iter().map(|held| format!("idle{held}"));
+    streams.chain(idle).chain(["udp".into(), "udp-gso".into()]).collect()
+}
+
+/// File name, title, kinds, experiment, metric.
+const CHARTS: &[(&str, &str, &str, &[Kind], &str, &str)] = &[
+    (
+        "performance-programs.svg",
+        "A program for each client",
+        "connections a second, 64 clients",
+        &[Kind::Program],
+        "c64",
+        "rate",
+    ),
+    (
+        "performance-handlers.svg",
+        "A handler for each client",
+        "connections a second, 64 clients",
+        &[Kind::Handler],
+        "c64",
+        "rate",
+    ),
+    (
+        "performance-first-byte.svg",
+        "First byte at one client",
+        "median, microseconds; shorter is better",
+        &[Kind::Program, Kind::Handler],
+        "c1",
+        "first_p50_us",
+    ),
+    (
+        "performance-idle.svg",
+        "With 5,000 idle clients held",
+        "connections a second, 8 clients",
+        &[Kind::Program, Kind::Handler],
+        "idle5000",
+        "rate",
+    ),
+    (
+        "performance-datagrams.svg",
+        "Datagrams of 64 bytes echoed",
+        "a second, 8 flows by 64 under way",
+        &[Kind::Datagram],
+        "udp",
+        "rate",
+    ),
+];
+
+fn charts(results: &Results) -> Vec<(String, String)> {
+    let chart = |(file, title, about, kinds, experiment, metric): &(&str, &str, &str, &[Kind], &str, &str)| {
+        let mut found: Vec<Bar> = SERVERS
+            .iter()
+            .filter(|server| kinds.contains(&server.kind) && !matches!(server.name, "tine-on" | "tine-off"))
+            .filter(|server| results.wrong(server.name, experiment).is_none())
+            .filter_map(|server| {
+                Some(Bar {
+                    name: server.name.into(),
+                    value: results.summary(server.name, experiment, metric)?,
+                    ours: server.whose == Whose::Ours,
+                    bare: server.whose == Whose::Bare,
+                })
+            })
+            .collect();
+        found.sort_by(|one, other| other.value.median.total_cmp(&one.value.median));
+        (!found.is_empty()).then(|| (file.to_string(), bars(title, about, &found)))
+    };
+    CHARTS.iter().filter_map(chart).collect()
+}
+
+fn shown(charts: &[(String, String)]) -> String {
+    let title = |file: &str| CHARTS.iter().find(|chart| chart.0 == file).map_or("", |chart| chart.1);
+    charts.iter().map(|(file, _)| format!("![{}]({file})\n\n", title(file))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::results;
+
+    #[test]
+    fn the_template_is_filled_whole() {
+        let (page, _) = render(&results(&[("tine", "c8", 1, "rate", 5_000.0)]));
+        assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
+        assert!(page.contains("| tine |  | 5,000 |"), "{page}");
+        for goal in GOALS {
+            assert!(page.contains(goal.what), "{}", goal.what);
+        }
+    }
+
+    #[test]
+    fn a_figure_with_wrong_replies_is_struck_and_told() {
+        let mut results = results(&[("socat", "c8", 1, "rate", 100.0), ("socat", "c8", 2, "rate", 300.0)]);
+        assert!(table(&results, Kind::Program, STREAMS).contains("200 (100-300)"));
+        results.samples[0].errors.insert("no_reply".into(), 7);
+        let (page, charts) = render(&results);
+        assert!(page.contains("~~200 (100-300)~~ wrong"), "{page}");
+        assert!(page.contains("- socat in c8: no_reply 7"), "{page}");
+        assert!(charts.is_empty());
+    }
+
+    #[test]
+    fn whatever_is_missing_has_its_row() {
+        let mut results = results(&[("tine", "c8", 1, "rate", 5_000.0)]);
+        results.missing.insert("xinetd".into(), "not installed (package xinetd)".into());
+        let table = table(&results, Kind::Program, STREAMS);
+        assert!(table.contains("| xinetd | missing: not installed (package xinetd) |"), "{table}");
+        let columns = |line: &str| line.matches('|').count();
+        assert!(table.lines().all(|line| columns(line) == columns(table.lines().next().unwrap_or(""))), "{table}");
+    }
+
+    #[test]
+    fn where_others_are_faster_is_told() {
+        let mut results = results(&[
+            ("tine", "c8", 1, "rate", 1_000.0),
+            ("tcpserver", "c8", 1, "rate", 1_500.0),
+            ("tcpsvd", "c8", 1, "rate", 900.0),
+            ("c-vfork", "c8", 1, "rate", 2_000.0),
+        ]);
+        let told = losses(&results, &[]);
+        assert_eq!(told, "- Faster than `tine` in c8: c-vfork 2.00x, tcpserver 1.50x.\n");
+        results.samples[0].metrics.insert("rate".into(), 3_000.0);
+        assert_eq!(losses(&results, &[]), "Nowhere in this run.");
+    }
+
+    #[test]
+    fn charts_have_the_longest_bar_first() {
+        let results = results(&[
+            ("tine", "c64", 1, "rate", 1_000.0),
+            ("tcpserver", "c64", 1, "rate", 1_500.0),
+            ("tine-on", "c64", 1, "rate", 1.0),
+        ]);
+        let charts = charts(&results);
+        assert_eq!(charts.len(), 1);
+        let at = |name: &str| charts[0].1.find(&format!(">{name}</text>"));
+        assert!(at("tcpserver") < at("tine") && at("tine-on").is_none());
+    }
+}
