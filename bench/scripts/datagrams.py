@@ -12,6 +12,5 @@ class Echo(socketserver.BaseRequestHandler):
 
 
 server = socketserver.UDPServer(("127.0.0.1", int(sys.argv[1])), Echo)
-SO_RCVBUFFORCE = 33
-server.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
 server.serve_forever()

@@ -40,7 +40,13 @@ pub fn bars(title: &str, about: &str, bars: &[Bar]) -> String {
     // A String takes whatever is written to it.
     for (number, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * number as f64;
-        let fill = if bar.ours { "#c2410c" } else if bar.bare { "#94a3b8" } else { "#3b6ea5" };
+        let fill = if bar.ours {
+            "#c2410c"
+        } else if bar.bare {
+            "#94a3b8"
+        } else {
+            "#3b6ea5"
+        };
         let middle = y + 9.0;
         let _ = writeln!(
             svg,
@@ -114,7 +120,10 @@ mod tests {
         assert!(svg.contains("a &lt; b") && svg.contains("x &amp; y") && svg.contains("&lt;two&gt;"));
         // The longest one reaches the right side and no further.
         let ends: Vec<f64> = svg
-            .split("\"><path").next().into_iter().flat_map(|_| svg.split('H').skip(1))
+            .split("\"><path")
+            .next()
+            .into_iter()
+            .flat_map(|_| svg.split('H').skip(1))
             .filter_map(|rest| rest.split('"').next()?.parse().ok())
             .collect();
         assert!(ends.iter().all(|end| *end <= WIDTH - RIGHT), "{ends:?}");

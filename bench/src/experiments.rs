@@ -39,7 +39,10 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// How long a server has to reap its dead.
 const REAPING: Duration = Duration::from_secs(60);
 
-/// Threads of others that may have come up meanwhile before it is counted exactly who is left.
+/// How long it is gone by the number of all threads of this machine, before it is counted exactly who is left.
+const REAPING_UNSEEN: Duration = Duration::from_secs(5);
+
+/// Threads of others that may have come up meanwhile.
 const STRANGERS: u64 = 32;
 
 /// How long and how often.
@@ -181,8 +184,9 @@ fn crowd(server: &Server, place: &Place, _: Pace) -> Result<Vec<Found>, String> 
     found.note("master_bytes", Some(grown / CROWD as f64));
 
     crowd.release()?;
-    let deadline = Instant::now() + REAPING;
-    while threads() > before + STRANGERS && Instant::now() < deadline {
+    // Looking for ten thousand children is work that the server would have to share its processors with.
+    let look = Instant::now() + REAPING_UNSEEN;
+    while threads() > before + STRANGERS && Instant::now() < look {
         thread::sleep(Duration::from_millis(2));
     }
     reaped(&running, &quiet)?;
@@ -251,9 +255,11 @@ struct Crowd {
 impl Crowd {
     fn open(place: &Place, target: &Target) -> Result<Crowd, String> {
         let mut command = generator(place, target, Pace { seconds: 0.0, warmup: 0.0 });
-        command.args(["--hold", &CROWD.to_string(), "--release"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut load =
-            command.stderr(Stdio::inherit()).spawn().map_err(|why| format!("load: {why}"))?;
+        command
+            .args(["--hold", &CROWD.to_string(), "--release"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut load = command.stderr(Stdio::inherit()).spawn().map_err(|why| format!("load: {why}"))?;
         let mut said = BufReader::new(load.stdout.take().expect("stdout was asked to be a pipe"));
         match next(&mut said) {
             Ok(report) => Ok(Crowd { load, said, report }),

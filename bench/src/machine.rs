@@ -17,7 +17,8 @@ pub fn machine() -> Vec<(String, String)> {
     });
     let setting = |path: &str| fs::read_to_string(path).map_or("?".into(), |text| text.trim().to_string());
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("?").trim_matches('"');
+    let system =
+        system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("?").trim_matches('"');
     let rows = [
         ("processor", value(&cpuinfo, "model name").unwrap_or("?").to_string()),
         ("processors", processors.to_string()),
@@ -34,7 +35,16 @@ pub fn machine() -> Vec<(String, String)> {
 
 /// Debian's packages that peers and tools come from.
 const PACKAGES: &[&str] = &[
-    "ucspi-tcp", "ipsvd", "socat", "ncat", "systemd", "perl", "libnet-server-perl", "python3", "gcc", "libc6",
+    "ucspi-tcp",
+    "ipsvd",
+    "socat",
+    "ncat",
+    "systemd",
+    "perl",
+    "libnet-server-perl",
+    "python3",
+    "gcc",
+    "libc6",
 ];
 
 /// Packages that are unpacked and not installed, whose version their file's name tells.
@@ -48,13 +58,19 @@ pub fn versions(place: &Place) -> Vec<(String, String)> {
     };
     let tine = place.built.join("tine");
     let commit = said("git", &["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty"]);
-    add("tine", said(&tine.to_string_lossy(), &["--version"]).map(|version| match commit {
-        Some(commit) => format!("{} at {commit}", version.trim_start_matches("tine ")),
-        None => version,
-    }));
+    add(
+        "tine",
+        said(&tine.to_string_lossy(), &["--version"]).map(|version| match commit {
+            Some(commit) => format!("{} at {commit}", version.trim_start_matches("tine ")),
+            None => version,
+        }),
+    );
     add("rustc", said("rustc", &["--version"]));
     for package in PACKAGES {
-        add(package, said("dpkg-query", &["-W", "-f", "${Version}", package]).filter(|version| !version.is_empty()));
+        add(
+            package,
+            said("dpkg-query", &["-W", "-f", "${Version}", package]).filter(|version| !version.is_empty()),
+        );
     }
     for package in UNPACKED {
         add(package, unpacked(place, package));
@@ -67,9 +83,13 @@ pub fn versions(place: &Place) -> Vec<(String, String)> {
 }
 
 fn unpacked(place: &Place, package: &str) -> Option<String> {
-    let names = fs::read_dir(place.work.join("debs")).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = fs::read_dir(place.work.join("debs"))
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut versions: Vec<String> = names
-        .filter_map(|name| Some(name.strip_prefix(package)?.strip_prefix('_')?.split('_').next()?.replace("%3a", ":")))
+        .filter_map(|name| {
+            Some(name.strip_prefix(package)?.strip_prefix('_')?.split('_').next()?.replace("%3a", ":"))
+        })
         .collect();
     versions.sort();
     versions.pop()
@@ -82,7 +102,10 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
 }
 
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?.split_once(':').map(|(_, value)| value.trim())
+    text.lines()
+        .find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?
+        .split_once(':')
+        .map(|(_, value)| value.trim())
 }
 
 #[cfg(test)]

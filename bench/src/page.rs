@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use crate::chart::{Bar, bars, figure};
 use crate::experiments::{BURST, CLIENTS, CROWD, HELD};
-use crate::goals::{GOALS, Judged, Verdict};
+use crate::goals::{GOALS, Judged, Verdict, more_is_better};
 use crate::results::Results;
 use crate::servers::{Kind, SERVERS, Server, Whose};
 use crate::stats::Summary;
@@ -33,7 +33,10 @@ pub fn render(results: &Results) -> (String, Vec<(String, String)>) {
         ("programs", streams(results, Kind::Program)),
         ("handlers", streams(results, Kind::Handler)),
         ("idle", table(results, Kind::Program, IDLE) + &rows_only(&table(results, Kind::Handler, IDLE))),
-        ("crowd", table(results, Kind::Program, CROWDED) + &rows_only(&table(results, Kind::Handler, CROWDED))),
+        (
+            "crowd",
+            table(results, Kind::Program, CROWDED) + &rows_only(&table(results, Kind::Handler, CROWDED)),
+        ),
         ("burst", table(results, Kind::Program, BURSTS) + &rows_only(&table(results, Kind::Handler, BURSTS))),
         ("start", table(results, Kind::Program, START)),
         ("datagrams", table(results, Kind::Datagram, DATAGRAMS)),
@@ -53,7 +56,7 @@ pub fn judge(results: &Results) -> Vec<Judged> {
 }
 
 /// The goals alone, as lines for a terminal.
-pub fn lines(judged: &[Judged]) -> String {
+pub fn lines<'a>(judged: impl IntoIterator<Item = &'a Judged>) -> String {
     let mut text = String::new();
     for goal in judged {
         let against = if goal.against.is_empty() { String::new() } else { format!(" / {}", goal.against) };
@@ -120,7 +123,9 @@ fn measured(goal: &Judged) -> String {
     match goal.measured {
         None => "-".into(),
         Some(Summary { median, least, most }) if least == most => show(median),
-        Some(Summary { median, least, most }) => format!("{} ({} to {})", show(median), show(least), show(most)),
+        Some(Summary { median, least, most }) => {
+            format!("{} ({} to {})", show(median), show(least), show(most))
+        }
     }
 }
 
@@ -196,7 +201,8 @@ fn table(results: &Results, kind: Kind, columns: &[Column]) -> String {
             if let Some(why) = results.missing.get(server.name)
                 && columns == STREAMS
             {
-                let _ = writeln!(text, "| {} | missing: {why} |{}", server.name, " |".repeat(columns.len() - 1));
+                let _ =
+                    writeln!(text, "| {} | missing: {why} |{}", server.name, " |".repeat(columns.len() - 1));
             }
             continue;
         }
@@ -263,7 +269,8 @@ const OURS: [(Kind, &str); 3] =
 fn losses(results: &Results, judged: &[Judged]) -> String {
     let mut text = String::new();
     for goal in judged.iter().filter(|goal| goal.verdict == Verdict::Missed) {
-        let against = if goal.against.is_empty() { String::new() } else { format!(", against {}", goal.against) };
+        let against =
+            if goal.against.is_empty() { String::new() } else { format!(", against {}", goal.against) };
         let _ = writeln!(text, "- Goal missed: {}{against}: {}, {}.", goal.what, goal.goal, measured(goal));
     }
     for (kind, ours) in OURS {
@@ -274,7 +281,10 @@ fn losses(results: &Results, judged: &[Judged]) -> String {
                 .filter(|server| server.kind == kind && server.whose != Whose::Ours)
                 .filter(|server| results.wrong(server.name, &experiment).is_none())
                 .filter_map(|server| {
-                    Some((results.summary(server.name, &experiment, "rate")?.median / own.median, server.name))
+                    Some((
+                        results.summary(server.name, &experiment, "rate")?.median / own.median,
+                        server.name,
+                    ))
                 })
                 .filter(|(ratio, _)| *ratio > 1.0)
                 .collect();
@@ -295,55 +305,68 @@ fn experiments() -> Vec<String> {
     streams.chain(idle).chain(["udp".into(), "udp-gso".into()]).collect()
 }
 
-/// File name, title, kinds, experiment, metric.
-const CHARTS: &[(&str, &str, &str, &[Kind], &str, &str)] = &[
-    (
-        "performance-programs.svg",
-        "A program for each client",
-        "connections a second, 64 clients",
-        &[Kind::Program],
-        "c64",
-        "rate",
-    ),
-    (
-        "performance-handlers.svg",
-        "A handler for each client",
-        "connections a second, 64 clients",
-        &[Kind::Handler],
-        "c64",
-        "rate",
-    ),
-    (
-        "performance-first-byte.svg",
-        "First byte at one client",
-        "median, microseconds; shorter is better",
-        &[Kind::Program, Kind::Handler],
-        "c1",
-        "first_p50_us",
-    ),
-    (
-        "performance-idle.svg",
-        "With 5,000 idle clients held",
-        "connections a second, 8 clients",
-        &[Kind::Program, Kind::Handler],
-        "idle5000",
-        "rate",
-    ),
-    (
-        "performance-datagrams.svg",
-        "Datagrams of 64 bytes echoed",
-        "a second, 8 flows by 64 under way",
-        &[Kind::Datagram],
-        "udp",
-        "rate",
-    ),
+/// What a chart shows.
+struct Chart {
+    file: &'static str,
+    title: &'static str,
+    about: &'static str,
+    kinds: &'static [Kind],
+    experiment: &'static str,
+    metric: &'static str,
+}
+
+const CHARTS: &[Chart] = &[
+    Chart {
+        file: "performance-programs.svg",
+        title: "A program for each client",
+        about: "connections a second, 64 clients",
+        kinds: &[Kind::Program],
+        experiment: "c64",
+        metric: "rate",
+    },
+    Chart {
+        file: "performance-handlers.svg",
+        title: "A handler for each client",
+        about: "connections a second, 64 clients",
+        kinds: &[Kind::Handler],
+        experiment: "c64",
+        metric: "rate",
+    },
+    Chart {
+        file: "performance-first-byte.svg",
+        title: "First byte at one client",
+        about: "median, microseconds; shorter is better",
+        kinds: &[Kind::Program, Kind::Handler],
+        experiment: "c1",
+        metric: "first_p50_us",
+    },
+    Chart {
+        file: "performance-idle.svg",
+        title: "With 5,000 idle clients held",
+        about: "connections a second, 8 clients",
+        kinds: &[Kind::Program, Kind::Handler],
+        experiment: "idle5000",
+        metric: "rate",
+    },
+    Chart {
+        file: "performance-datagrams.svg",
+        title: "Datagrams of 64 bytes echoed",
+        about: "a second, 8 flows by 64 under way",
+        kinds: &[Kind::Datagram],
+        experiment: "udp",
+        metric: "rate",
+    },
 ];
 
+/// The charts of which there is something to be shown, the best bar first.
 fn charts(results: &Results) -> Vec<(String, String)> {
-    let chart = |(file, title, about, kinds, experiment, metric): &(&str, &str, &str, &[Kind], &str, &str)| {
+    let drawn = |chart: &Chart| {
+        let Chart { experiment, metric, .. } = *chart;
         let mut found: Vec<Bar> = SERVERS
             .iter()
-            .filter(|server| kinds.contains(&server.kind) && !matches!(server.name, "tine-on" | "tine-off"))
+            .filter(|server| {
+                chart.kinds.contains(&server.kind) && !matches!(server.name, "tine-on" | "tine-off")
+            })
             .filter(|server| results.wrong(server.name, experiment).is_none())
             .filter_map(|server| {
                 Some(Bar {
@@ -354,14 +377,17 @@ fn charts(results: &Results) -> Vec<(String, String)> {
                 })
             })
             .collect();
-        found.sort_by(|one, other| other.value.median.total_cmp(&one.value.median));
-        (!found.is_empty()).then(|| (file.to_string(), bars(title, about, &found)))
+        found.sort_by(|one, other| one.value.median.total_cmp(&other.value.median));
+        if more_is_better(metric) {
+            found.reverse();
+        }
+        (!found.is_empty()).then(|| (chart.file.to_string(), bars(chart.title, chart.about, &found)))
     };
-    CHARTS.iter().filter_map(chart).collect()
+    CHARTS.iter().filter_map(drawn).collect()
 }
 
 fn shown(charts: &[(String, String)]) -> String {
-    let title = |file: &str| CHARTS.iter().find(|chart| chart.0 == file).map_or("", |chart| chart.1);
+    let title = |file: &str| CHARTS.iter().find(|chart| chart.file == file).map_or("", |chart| chart.title);
     charts.iter().map(|(file, _)| format!("![{}]({file})\n\n", title(file))).collect()
 }
 
@@ -398,7 +424,10 @@ mod tests {
         let table = table(&results, Kind::Program, STREAMS);
         assert!(table.contains("| xinetd | missing: not installed (package xinetd) |"), "{table}");
         let columns = |line: &str| line.matches('|').count();
-        assert!(table.lines().all(|line| columns(line) == columns(table.lines().next().unwrap_or(""))), "{table}");
+        assert!(
+            table.lines().all(|line| columns(line) == columns(table.lines().next().unwrap_or(""))),
+            "{table}"
+        );
     }
 
     #[test]
@@ -416,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn charts_have_the_longest_bar_first() {
+    fn charts_have_the_best_bar_first() {
         let results = results(&[
             ("tine", "c64", 1, "rate", 1_000.0),
             ("tcpserver", "c64", 1, "rate", 1_500.0),

@@ -37,7 +37,8 @@ pub fn monotonic_ns() -> u64 {
 }
 
 fn field(text: &str, name: &str) -> u64 {
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
+    let value =
+        |line: &str| line.strip_prefix(name)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok();
     text.lines().find_map(value).unwrap_or(0)
 }
 

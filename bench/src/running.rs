@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::load::stream::ask;
 use crate::load::target::Target;
-use crate::servers::{Kind, Place, Server, unix_path};
+use crate::servers::{Kind, Place, Server, unix_name};
 
 /// How long a server may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl Running {
     /// Why it cannot be started, or that it does not answer.
     pub fn start(server: &Server, place: &Place) -> Result<Running, String> {
         let mut command = server.command(place)?;
-        let log = place.work.join("logs").join(format!("{}.{}", server.name, place.port));
+        let log = place.logs().join(format!("{}.{}", server.name, place.port));
         let failed = |why: io::Error| format!("{}: {why}", command.get_program().display());
         // It writes a line for each client, whatever it is told.
         let out = if server.name == "systemd-socket-activate" {
@@ -78,7 +78,7 @@ impl Running {
         };
         let err = out.try_clone().map_err(failed)?;
         let target = if server.name == "tine-unix" {
-            Target::Unix(unix_path(place).display().to_string())
+            Target::Unix(unix_name(place))
         } else {
             Target::Inet(SocketAddrV4::new(Ipv4Addr::LOCALHOST, place.port))
         };

@@ -77,12 +77,22 @@ impl Server {
 }
 
 impl Place {
+    /// What servers write, and what is written for them; emptied by each run.
+    pub fn logs(&self) -> PathBuf {
+        self.work.join("logs")
+    }
+
     fn target(&self) -> PathBuf {
         self.work.join("target")
     }
 
     fn tcp(&self) -> String {
         format!("tcp://127.0.0.1:{}", self.port)
+    }
+
+    /// With as large a buffer as anybody may have: all datagram servers ask for the same.
+    fn udp(&self) -> String {
+        format!("udp://127.0.0.1:{}?rcvbuf=4194304", self.port)
     }
 
     /// A program of Debian's: from PATH, from /usr/sbin, or unpacked below `target/bench/peers` (those whose packages start
@@ -92,8 +102,11 @@ impl Place {
         let path = std::env::var_os("PATH").unwrap_or_default();
         // /usr/bin before whatever a user has: python3 and perl are Debian's.
         let folders = [PathBuf::from("/usr/bin"), PathBuf::from("/usr/sbin"), unpacked];
-        let found =
-            folders.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|path| path.is_file());
+        let found = folders
+            .into_iter()
+            .chain(std::env::split_paths(&path))
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file());
         found.map(Command::new).ok_or(format!("not installed (package {package})"))
     }
 
@@ -143,7 +156,7 @@ impl Place {
     }
 
     fn file(&self, name: &str, text: &str) -> Result<PathBuf, String> {
-        let path = self.work.join(format!("{name}.{}", self.port));
+        let path = self.logs().join(format!("{name}.{}.conf", self.port));
         fs::write(&path, text).map_err(|why| format!("write {}: {why}", path.display()))?;
         Ok(path)
     }
@@ -152,7 +165,10 @@ impl Place {
 /// Whether a build has these options, by what it says of itself.
 fn has(help: &str, options: &[&str]) -> Result<(), String> {
     let long = options.iter().filter(|option| option.starts_with("--"));
-    match long.into_iter().find(|option| !help.split_whitespace().any(|word| word.trim_end_matches(',') == **option)) {
+    match long
+        .into_iter()
+        .find(|option| !help.split_whitespace().any(|word| word.trim_end_matches(',') == **option))
+    {
         None => Ok(()),
         Some(option) => Err(format!("{option} is not in this build")),
     }
@@ -168,7 +184,7 @@ const LIMITS_ON: &[&str] = &[
     "--rate-per-source",
     "100000/s:100000",
     "--penalty",
-    "crash=90s,signal=30s,exit=10s,timeout=10s,max=10m,min=1h",
+    "crash=90s,signal=30s,exit=10s,timeout=10s,max=10m,min=1s",
 ];
 
 const SPARE: &str = "16:64";
@@ -203,7 +219,7 @@ pub const SERVERS: &[Server] = &[
     server("tine-on", Program, Ours, true, "`tine serve -v` into a file: two lines for each client; a limit for each source, two rates and penalties asked about for each client, none of which acts",
         |place| place.tine(LIMITS_ON)),
     server("tine-unix", Program, Ours, false, "`tine serve` on a Unix socket; compare it with nothing but `tine`",
-        |place| place.tine_at(&format!("unix:{}", unix_path(place).display()), &[])),
+        |place| place.tine_at(&format!("unix:{}", unix_name(place)), &[])),
     server("tcpserver", Program, Peer, true, "ucspi-tcp, `-H -R -l0 -Q -b 4096`: waits for any child (slow when many live); no limit by source, no confinement, no tree",
         |place| {
             let mut command = place.peer("tcpserver", "ucspi-tcp")?;
@@ -240,16 +256,16 @@ pub const SERVERS: &[Server] = &[
             );
             let file = place.file("xinetd", &text)?;
             let mut command = place.peer("xinetd", "xinetd")?;
-            command.args(["-dontfork", "-f"]).arg(file).arg("-pidfile").arg(place.work.join(format!("xinetd.pid.{}", place.port)));
+            command.args(["-dontfork", "-f"]).arg(file).arg("-pidfile").arg(place.logs().join(format!("xinetd.{}.pid", place.port)));
             Ok(command)
         }),
-    server("openbsd-inetd", Program, Peer, true, "`-i`, `nowait` without a limit; its queue of 10 cannot be changed, which 64 clients and a burst suffer from",
+    server("openbsd-inetd", Program, Peer, true, "`-i -q 4096`, a billion a minute allowed",
         |place| {
             let target = place.target();
-            let text = format!("127.0.0.1:{} stream tcp nowait.0 root {} target\n", place.port, target.display());
+            let text = format!("127.0.0.1:{} stream tcp nowait.1000000000 root {} target\n", place.port, target.display());
             let file = place.file("inetd", &text)?;
             let mut command = place.peer("inetd", "openbsd-inetd")?;
-            command.args(["-i", "-R", "0"]).arg(file);
+            command.args(["-i", "-q", "4096", "-R", "1000000000"]).arg(file);
             Ok(command)
         }),
     server("socat", Program, Peer, true, "`TCP-LISTEN:...,fork,backlog=4096 EXEC:target`: a relay between client and program, as it is mostly used",
@@ -302,9 +318,9 @@ pub const SERVERS: &[Server] = &[
     server("python-forking", Handler, Peer, true, "socketserver.ForkingTCPServer, its queue of 5 made 4096",
         |place| place.script("python3", "forking.py", &[&place.port.to_string()])),
     server("handler-udp", Datagram, Ours, true, "the library, `serve_datagrams`, one worker",
-        |place| place.handler_at(&format!("udp://127.0.0.1:{}", place.port), &[])),
+        |place| place.handler_at(&place.udp(), &[])),
     server("handler-udp-2", Datagram, Ours, false, "the library, `serve_datagrams`, two workers",
-        |place| place.handler_at(&format!("udp://127.0.0.1:{}", place.port), &["--workers", "2"])),
+        |place| place.handler_at(&place.udp(), &["--workers", "2"])),
     server("c-plain", Datagram, Bare, true, "C: recvfrom, sendto",
         |place| place.datagram("plain")),
     server("c-mmsg", Datagram, Bare, true, "C: recvmmsg, sendmmsg, 64 at once",
@@ -318,8 +334,8 @@ pub const SERVERS: &[Server] = &[
 ];
 
 /// Where a server that has no port listens.
-pub fn unix_path(place: &Place) -> PathBuf {
-    place.work.join(format!("unix.{}", place.port))
+pub fn unix_name(place: &Place) -> String {
+    format!("@tine-bench-{}", place.port)
 }
 
 fn socat(place: &Place, option: &str) -> Result<Command, String> {
@@ -332,7 +348,11 @@ fn socat(place: &Place, option: &str) -> Result<Command, String> {
 fn nsjail(place: &Place, options: &[&str]) -> Result<Command, String> {
     let mut command = Command::new(place.nsjail.as_ref().ok_or("no path given (--nsjail)")?);
     command.args(["-Ml", "--bindhost", "127.0.0.1", "--port"]).arg(place.port.to_string());
-    command.args(["--max_conns_per_ip", "0", "--really_quiet", "--chroot", "/"]).args(options).arg("--").arg(place.target());
+    command
+        .args(["--max_conns_per_ip", "0", "--really_quiet", "--chroot", "/"])
+        .args(options)
+        .arg("--")
+        .arg(place.target());
     Ok(command)
 }
 

@@ -18,8 +18,11 @@ impl Summary {
         sorted.sort_by(f64::total_cmp);
         let (least, most) = (*sorted.first()?, *sorted.last()?);
         let half = sorted.len() / 2;
-        let median =
-            if sorted.len().is_multiple_of(2) { (sorted[half - 1] + sorted[half]) / 2.0 } else { sorted[half] };
+        let median = if sorted.len().is_multiple_of(2) {
+            (sorted[half - 1] + sorted[half]) / 2.0
+        } else {
+            sorted[half]
+        };
         Some(Summary { median, least, most })
     }
 

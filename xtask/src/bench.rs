@@ -13,8 +13,18 @@ use crate::run::{build, output, root, status};
 use crate::test::{apt, packages};
 
 /// Peers, and what bare loops are built with.
-const PACKAGES: &[&str] =
-    &["gcc", "libc6-dev", "ucspi-tcp", "ipsvd", "socat", "ncat", "systemd", "perl", "libnet-server-perl", "python3"];
+const PACKAGES: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "ucspi-tcp",
+    "ipsvd",
+    "socat",
+    "ncat",
+    "systemd",
+    "perl",
+    "libnet-server-perl",
+    "python3",
+];
 
 /// Peers whose packages start them as a service, and exclude each other.
 const UNPACKED: &[&str] = &["xinetd", "openbsd-inetd"];

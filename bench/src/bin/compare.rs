@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use tine_bench::experiments::{self, EXPERIMENTS, Experiment, Found, Pace};
+use tine_bench::goals::Verdict;
 use tine_bench::load::hold::allow_descriptors;
 use tine_bench::results::{Results, Sample};
 use tine_bench::running::Ports;
@@ -63,7 +64,8 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("bench lies in the workspace's root");
     let mut place = place(root, options)?;
-    fs::create_dir_all(place.work.join("logs")).map_err(|why| format!("make target/bench/logs: {why}"))?;
+    let _ = fs::remove_dir_all(place.logs());
+    fs::create_dir_all(place.logs()).map_err(|why| format!("make {}: {why}", place.logs().display()))?;
     allow_descriptors(DESCRIPTORS).map_err(|why| why.to_string())?;
 
     let pace = if options.quick { PACE_QUICK } else { PACE };
@@ -94,7 +96,9 @@ fn place(root: &Path, options: &Options) -> Result<Place, String> {
     let work = built.parent().expect("target/release lies in target").join("bench");
     let help = |program: &str, args: &[&str]| {
         let output = Command::new(built.join(program)).args(args).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).map_err(|why| format!("{program}: {why}"))
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .map_err(|why| format!("{program}: {why}"))
     };
     Ok(Place {
         tine_help: help("tine", &["serve", "--help"])?,
@@ -132,7 +136,11 @@ fn measure(options: &Options, place: &mut Place, pace: Pace, results: &mut Resul
                     Ok(found) => found.into_iter().for_each(|found| note(results, &name, round, found)),
                     Err(why) => {
                         println!("fail   round={round} experiment={} server={name}: {why}", experiment.name);
-                        let mut found = Found { experiment: experiment.name.into(), metrics: Default::default(), errors: Default::default() };
+                        let mut found = Found {
+                            experiment: experiment.name.into(),
+                            metrics: Default::default(),
+                            errors: Default::default(),
+                        };
                         found.errors.insert(why, 1);
                         note(results, &name, round, found);
                     }
@@ -181,10 +189,14 @@ fn write(root: &Path, place: &Place, results: &Results) -> Result<(), String> {
     for (path, text) in files {
         fs::write(&path, text).map_err(|why| format!("write {}: {why}", path.display()))?;
     }
-    print!("{}", page::lines(&judged));
+    // Of a part of a run, only the goals that it says something about.
+    let told = judged.iter().filter(|goal| results.only.is_none() || goal.verdict != Verdict::NotMeasured);
+    print!("{}", page::lines(told));
     println!("wrote  {}", docs.join("performance.md").display());
     if !whole {
-        println!("note   this was no whole run: its figures are good for a first look only, and docs/ is as it was");
+        println!(
+            "note   this was no whole run: its figures are good for a first look only, and docs/ is as it was"
+        );
     }
     Ok(())
 }
