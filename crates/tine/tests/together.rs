@@ -230,7 +230,7 @@ fn a_limit_holds_exactly_over_processes_and_nobody_sleeps_while_there_is_room() 
     let until = Instant::now() + 3 * PATIENCE;
     while !all.is_empty() {
         gate.catch_up();
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
         assert!(Instant::now() < until, "{} have not ended", all.len());
         for (seat, pid) in all.extract_if(.., |(_, pid)| is_dead(*pid)) {
             assert!(wait::wait_blocking(pid).expect("a child").success());
