@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tine::{Conn, Datagram, Event, Reply, Server};
+use tine::{Conn, Datagram, Event, Reply, Server, Spares};
 
 /// A server made with the library.
 #[derive(Debug, Parser)]
@@ -25,6 +25,14 @@ struct Options {
     /// Workers for datagrams
     #[arg(long, default_value_t = 1)]
     workers: usize,
+
+    /// Processes that accept, or as many as there are processors
+    #[arg(long, default_value = "1", value_name = "N|auto")]
+    acceptors: String,
+
+    /// Children to have ready, at least and at most
+    #[arg(long, value_name = "MIN:MAX")]
+    spare: Option<String>,
 }
 
 impl Options {
@@ -40,8 +48,14 @@ impl Options {
             })
             .workers(self.workers)
             .amplification(0)
+            .acceptors(self.acceptors.parse().unwrap_or(0))
             .on_event(tell);
-        Ok(server)
+        let spares = self.spare.as_ref().and_then(|text| text.split_once(':'));
+        let spares = spares.and_then(|(least, most)| Some((least.parse().ok()?, most.parse().ok()?)));
+        Ok(match spares {
+            Some((least, most)) => server.spares(Spares::new(least, most)),
+            None => server,
+        })
     }
 }
 

@@ -26,7 +26,9 @@ use crate::change::drain::{Action, Drain};
 use crate::error::StartError;
 use crate::event::{Event, Status};
 use crate::front::introduction::Balancers;
-use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version, Written};
+use crate::life::admit::{
+    Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version, Written, ordinal,
+};
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
@@ -567,7 +569,7 @@ impl Master {
 /// What a child's connection is watched under: an open file that outlives its child may be told of when the child's number
 /// has been given to another.
 fn mark(ticket: Ticket, pid: Pid) -> u64 {
-    ticket << 32 | u64::from(pid.id())
+    ordinal(ticket) << 32 | u64::from(pid.id())
 }
 
 /// Through what the kernel is asked about a listener's connections.

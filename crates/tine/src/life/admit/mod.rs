@@ -42,6 +42,7 @@ pub(crate) use rules::Written;
 pub use rules::{
     CHILDREN_MOST, FILE_MOST, LINE_MOST, MESSAGE_MOST, RULES_MOST, Rule, RuleError, RuleId, Rules, Who,
 };
+pub(crate) use shared::ordinal;
 pub use shared::{Gate, Outside, Remains, Version};
 pub use source::{Mask, Source};
 pub use sources::SOURCES_MOST;

@@ -111,6 +111,11 @@ struct Rest {
     penalised: Option<(Source, Duration)>,
 }
 
+/// Which client of all a ticket is of: the first is 1.
+pub(crate) fn ordinal(ticket: Ticket) -> u64 {
+    ticket >> OWNER_BITS
+}
+
 /// Whose client a ticket is of, by seat.
 pub(crate) fn owner(ticket: Ticket) -> usize {
     (ticket & (SEATS_MOST as u64 - 1)) as usize
