@@ -162,6 +162,17 @@ pub fn placed(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// In a child: puts `fd` where something else is that [`place`] has put there, in its stead.
+///
+/// # Errors
+/// EBADF when nothing is open there.
+pub fn put(fd: OwnedFd, number: RawFd) -> io::Result<OwnedFd> {
+    let mut there = placed(number)?;
+    fault::point("dup2")?;
+    rustix::io::dup3(&fd, &mut there, rustix::io::DupFlags::CLOEXEC)?;
+    Ok(there)
+}
+
 fn close_range(first: RawFd, last: RawFd) -> io::Result<()> {
     fault::point("close_range")?;
     // SAFETY: called in a child to close what belongs to the parent's side of the fork; owners of these numbers

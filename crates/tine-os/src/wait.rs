@@ -314,6 +314,15 @@ impl Lot {
     }
 }
 
+/// What this process has used so far: getrusage(2).
+pub fn used() -> Usage {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to live memory of ours of the right type; nothing else can fail (getrusage(2)).
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: zeroed above, and zero is a valid `rusage`; the kernel has filled it in since.
+    Usage::from(unsafe { usage.assume_init() })
+}
+
 /// Waits for one child by its id; `None` when it has not ended.
 ///
 /// # Errors

@@ -65,6 +65,7 @@ pub struct Server {
     guard: Guard,
     spares: Option<Spares>,
     acceptors: usize,
+    clients_per_child: usize,
 }
 
 impl Default for Server {
@@ -92,6 +93,7 @@ impl Server {
             guard: Guard { low_ports: false, amplification: 3, own_port: None },
             spares: None,
             acceptors: 1,
+            clients_per_child: 1,
         }
     }
 
@@ -225,6 +227,21 @@ impl Server {
     /// It pays where the server itself is what keeps clients waiting: docs/performance.md has numbers.
     pub fn acceptors(mut self, count: usize) -> Server {
         self.acceptors = count;
+        self
+    }
+
+    /// How many clients a child of a handler serves, one after the other. Default 1, and what makes a server of this kind: a
+    /// process of its own for each client.
+    ///
+    /// **More gives that up.** What a handler leaves in its process, the next client's finds: memory, the working directory,
+    /// threads, files. In return there is no fork for most clients. A child that panics, crashes or has a process running that it
+    /// started ends with its client all the same, and others take its place; so does one that has served as many as this, or is as
+    /// old as spares may be ([`Spares::age`]). The client sees the end of its connection when the handler has dropped it.
+    ///
+    /// It works with spares, and without [`Server::spares`] there are up to 32 that have served already. Behind a balancer
+    /// ([`Server::proxy`]), and for programs, it does nothing.
+    pub fn clients_per_child(mut self, count: usize) -> Server {
+        self.clients_per_child = count.max(1);
         self
     }
 
@@ -399,7 +416,11 @@ impl Server {
         let places = self.limits.places();
         let lines = if self.balancers.is_some() { self.limits.children } else { 0 };
         let queued = if matches!(self.limits.on_full, OnFull::Wait) { 0 } else { places };
-        let spares = self.spares.filter(|_| self.balancers.is_none());
+        if programs {
+            self.clients_per_child = 1;
+        }
+        let again = (self.clients_per_child > 1).then(|| Spares::new(0, 32));
+        let spares = self.spares.or(again).filter(|_| self.balancers.is_none());
         let lines = lines + spares.map_or(0, |spares| spares.most);
         // A worker beside the first has its socket, and its memory or both ends of its channel.
         let seats: usize = self.listeners.iter().map(|listener| 3 * listener.seats() - 2).sum();
@@ -440,6 +461,7 @@ impl Server {
             deadlines: self.deadlines,
             patience: self.patience,
             spares,
+            clients_per_child: self.clients_per_child,
             balancers: self.balancers,
             reread,
         };
@@ -452,7 +474,7 @@ impl Server {
                 let share = master.share(crew);
                 share.map_err(system("make memory that acceptors share"))?;
             }
-            None => master.spares = spares.map(Parked::new),
+            None => master.spares = spares.map(|spares| Parked::new(spares, self.clients_per_child)),
         }
         Ok(master)
     }
@@ -581,7 +603,7 @@ impl Service for Nobody {
         fork::internal("a child for a server that has only workers")
     }
 
-    fn park(&mut self, _: &Workplace, _: &Rules, _: &Bed<'_>) -> tine_confine::Failure {
+    fn park(&mut self, _: &Workplace, _: &Rules, _: Bed) -> tine_confine::Failure {
         fork::internal("a spare for a server that has only workers")
     }
 }

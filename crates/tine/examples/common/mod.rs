@@ -60,7 +60,7 @@ pub fn value(name: &str) -> Option<String> {
 /// Tells an event in one line and one write, so that what a child writes at the same time does not come between.
 fn tell(event: &Event<'_>) {
     let line = match event {
-        Event::Listening { listener, children, backlog, trees } => {
+        Event::Listening { listener, children, backlog, trees, .. } => {
             format!("listen {listener} children={children} backlog={backlog} trees={trees}")
         }
         Event::Accepted { peer, child, open, most, .. } => {

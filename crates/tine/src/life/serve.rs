@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tine_os::exec::exec;
 use tine_os::fd;
 use tine_os::fork::exit;
 use tine_os::socket::{self, Addr};
+use tine_os::wait::{self, Usage};
 
 use crate::addr::Transport;
 use crate::conn::Conn;
@@ -47,7 +48,7 @@ pub(crate) trait Service {
     ) -> Failure;
 
     /// In a spare: does all that can be done before its client comes, waits for it, and serves it; comes back as `serve` does.
-    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: &Bed<'_>) -> Failure;
+    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure;
 
     /// Whether a child does nothing but become a program, and leaves the master's memory as it is.
     fn only_executes(&self) -> bool {
@@ -124,7 +125,7 @@ impl<H: Handler> Service for HandlerService<H> {
         }
     }
 
-    fn park(&mut self, workplace: &Workplace, _: &Rules, bed: &Bed<'_>) -> Failure {
+    fn park(&mut self, workplace: &Workplace, _: &Rules, bed: Bed) -> Failure {
         let null = workplace.null.as_fd();
         let fds = [null, workplace.log(), workplace.log(), null];
         let entered = bed.enter(workplace, &fds);
@@ -134,8 +135,10 @@ impl<H: Handler> Service for HandlerService<H> {
         }
         run(|| {
             let ended = match self.make_ready() {
+                Ok(()) if bed.clients > 1 => self.serve_several(&bed),
                 Ok(()) => bed.wait().and_then(|(client, told)| {
-                    let conn = place_third(client)?;
+                    drop(bed);
+                    let conn = fd::put(client, 3).map_err(Step::Descriptors.failed())?;
                     Ok(self.handler.serve(Conn::new(conn, told.peer, told.local, None)).report())
                 }),
                 Err(why) => Ok(Err::<Infallible, _>(why).report()),
@@ -157,14 +160,26 @@ impl<H: Handler> HandlerService<H> {
         self.hooks.iter().for_each(|hook| hook());
         self.handler.prepare()
     }
-}
 
-/// In a spare: its client's connection where a handler finds it, and nothing else open above the standard three.
-fn place_third(client: OwnedFd) -> Result<OwnedFd, Failure> {
-    let client = ManuallyDrop::new(client);
-    let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
-    let fds = [input.as_fd(), output.as_fd(), errors.as_fd(), client.as_fd()];
-    fd::place(&fds, &[]).and_then(|()| fd::placed(3)).map_err(Step::Descriptors.failed())
+    /// One client after the other, until there were as many as one child serves.
+    fn serve_several(&self, bed: &Bed) -> Result<ExitCode, Failure> {
+        for _ in 1..bed.clients {
+            let before = wait::used();
+            let status = number(self.serve_next(bed)?);
+            let _ = io::stdout().flush();
+            let now = wait::used();
+            let used = Usage { user: now.user - before.user, system: now.system - before.system, ..now };
+            if !bed.is_done(status, used) {
+                return Ok(ExitCode::from(status));
+            }
+        }
+        self.serve_next(bed)
+    }
+
+    fn serve_next(&self, bed: &Bed) -> Result<ExitCode, Failure> {
+        let (client, told) = bed.wait()?;
+        Ok(self.handler.serve(Conn::new(client, told.peer, told.local, None)).report())
+    }
 }
 
 /// In a child that knows its client: tells whether something came behind the header, where the master cannot know it.
@@ -272,7 +287,7 @@ impl Service for Program {
         self.execute()
     }
 
-    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: &Bed<'_>) -> Failure {
+    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure {
         let null = workplace.null.as_fd();
         // Where the client is to be there is nothing yet.
         let errors = if self.stderr == Stderr::Log { workplace.log() } else { null };

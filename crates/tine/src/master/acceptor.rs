@@ -112,6 +112,7 @@ impl Master {
             header: 0,
             sign: None,
             silent: false,
+            again: None,
         };
         self.children.insert(pid, child);
     }
@@ -214,7 +215,8 @@ impl Master {
         }
         self.workers = Workers::new()?;
         self.guardian = Guardian::default();
-        self.spares = self.manner.spares.map(Parked::new);
+        let clients = self.manner.clients_per_child;
+        self.spares = self.manner.spares.map(|spares| Parked::new(spares, clients));
         (self.ends, self.drain) =
             (Ends::new(self.manner.deadlines.clone()), Drain::new(self.manner.patience));
         for set in

@@ -27,6 +27,8 @@ struct Given {
     line: Option<OwnedFd>,
     /// How long it took, where the master knows by itself.
     setup: Option<Duration>,
+    /// The child as it was when it waited, if it is to wait again.
+    again: Option<Spare>,
 }
 
 impl Master {
@@ -141,8 +143,9 @@ impl Master {
         }
     }
 
-    /// Hears from children who their clients are, and says whether those may come in.
-    pub(crate) fn hear_names(&mut self) {
+    /// Hears from children who their clients are, and says whether those may come in; and from those who serve several that they
+    /// are done with one.
+    pub(crate) fn hear_names(&mut self, service: &dyn Service) {
         if !std::mem::take(&mut self.heard.line) {
             return;
         }
@@ -151,6 +154,10 @@ impl Master {
             (self.events)(&Event::Odd { what: "epoll_wait", error: &error });
         }
         for pid in pids.into_iter().filter_map(|pid| tine_os::Pid::from_raw(pid as i32)) {
+            if self.children.get(&pid).is_some_and(|child| child.again.is_some()) {
+                self.hear_done(pid, service);
+                continue;
+            }
             let nameless = |child: &&mut Child| matches!(child.standing, Standing::Nameless(..));
             let Some(child) = self.children.get_mut(&pid).filter(nameless) else { continue };
             let Standing::Nameless(line, version) =
@@ -198,11 +205,17 @@ impl Master {
         let told = Handover { peer, local, transport, from_same, cookie };
         let given = match self.hand_over(&fd, &told, asks, born) {
             Some(given) => Ok(given),
+            // Only one that waits for its client can wait for another.
+            None if self.spares.as_ref().is_some_and(|spares| !asks && spares.are_used_again()) => {
+                let gone = || io::Error::other("a child that was just born is gone");
+                self.bear_spare(service)
+                    .and_then(|()| self.hand_over(&fd, &told, asks, born).ok_or_else(gone))
+            }
             None => self.bear(&fd, &told, (at, asks, born), service),
         };
         let Handover { peer, local, .. } = told;
         let arrival = Arrival { fd, peer, local };
-        let Given { pid, branch, line: ours, setup } = match given {
+        let Given { pid, branch, line: ours, setup, again } = match given {
             Ok(given) => given,
             Err(why) => {
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
@@ -239,7 +252,13 @@ impl Master {
             header: 0,
             sign,
             silent,
+            again,
         };
+        if let Some(Err(error)) =
+            child.again.as_ref().map(|spare| self.lines.add(&spare.line, pid.id().into()))
+        {
+            (self.events)(&Event::Odd { what: "watch a child", error: &error });
+        }
         if let Err(error) = watched {
             (self.events)(&Event::Odd { what: "watch a connection", error: &error });
         }
@@ -265,8 +284,10 @@ impl Master {
         let spares = self.spares.as_mut().filter(|_| !asks)?;
         let spare = spares.hand_over(client.as_fd(), told);
         spares.stock.arrives(spare.is_some(), born);
-        let Spare { pid, branch, .. } = spare?;
-        Some(Given { pid, branch, line: None, setup: Some(born.elapsed()) })
+        let spare = spare?;
+        let (pid, branch) = (spare.pid, spare.branch);
+        let again = spares.are_used_again().then_some(spare);
+        Some(Given { pid, branch, line: None, setup: Some(born.elapsed()), again })
     }
 
     /// A child is born for a client.
@@ -313,7 +334,8 @@ impl Master {
                     Some(pidfd) => self.deaths.watch_by(pid, Ok(pidfd)),
                     None => self.deaths.watch(pid),
                 }
-                Ok(Given { pid, branch, line: ours, setup: awaited.then(|| born.elapsed()) })
+                let setup = awaited.then(|| born.elapsed());
+                Ok(Given { pid, branch, line: ours, setup, again: None })
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);
@@ -328,22 +350,25 @@ impl Master {
         if !self.heard.nothing || !self.makes_spare(now) {
             return;
         }
-        let Some(spares) = &mut self.spares else { return };
-        let made = self.workplace.trees.grow().and_then(|branch| {
-            let made = spares.make((&self.workplace, &self.admit.limits().rules), branch, service);
-            if made.is_err() {
-                self.workplace.trees.spare(branch);
-            }
-            made
-        });
-        match made {
+        if let Err(error) = self.bear_spare(service) {
+            self.spares.iter_mut().for_each(|spares| spares.stock.fails(now));
+            (self.events)(&Event::Odd { what: "make a spare (it will be tried again)", error: &error });
+        }
+    }
+
+    /// A child is born that waits for a client.
+    fn bear_spare(&mut self, service: &mut dyn Service) -> io::Result<()> {
+        let Some(spares) = &mut self.spares else { return Ok(()) };
+        let branch = self.workplace.trees.grow()?;
+        match spares.make((&self.workplace, &self.admit.limits().rules), branch, service) {
             Ok(spare) => {
-                spares.stock.counts(spares.len(), now);
+                spares.stock.counts(spares.len(), Instant::now());
                 self.deaths.watch(spare);
+                Ok(())
             }
-            Err(error) => {
-                spares.stock.fails(now);
-                (self.events)(&Event::Odd { what: "make a spare (it will be tried again)", error: &error });
+            Err(why) => {
+                self.workplace.trees.spare(branch);
+                Err(why)
             }
         }
     }

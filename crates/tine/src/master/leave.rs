@@ -12,7 +12,7 @@ use tine_os::wait::{Ended, wait_blocking};
 use tine_os::{Pid, fd};
 
 use super::{Child, Master, Standing, mark};
-use crate::event::{Event, How, Outcome};
+use crate::event::{Bill, Event, How, Outcome};
 use crate::life::admit::{Fault, Source};
 use crate::life::bind::{Listener, Role};
 use crate::life::end::{Act, Cause, Heard};
@@ -21,6 +21,7 @@ use crate::life::pause::Breaker;
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
 use crate::life::tree::Branch;
+use crate::mode::spare::Done;
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
 const TOO_SOON: Duration = Duration::from_millis(100);
@@ -95,20 +96,47 @@ impl Master {
         outcome.cause = self.ends.ended(mark(child.ticket, pid));
         let kept = self.workplace.trees.ended(child.branch, outcome.cause.is_some(), now);
         self.tell_unless_killed(kept);
+        self.account_for(pid, &child, &outcome, service);
+    }
+
+    /// A child that serves several clients is done with one: a slot is free, and the child may have another.
+    pub(super) fn hear_done(&mut self, pid: Pid, service: &dyn Service) {
+        let now = Instant::now();
+        let Some(spare) = self.children.get_mut(&pid).and_then(|child| child.again.take()) else { return };
+        let _ = self.lines.remove(&spare.line);
+        // Whatever else it says, or that it has ended, is no news: its death will be.
+        let Some(done) = Done::receive(&spare.line) else { return };
+        let Some(child) = self.leave(pid, now) else { return };
+        let wall = now.saturating_duration_since(child.born);
+        let (user, system) = (done.user.min(wall), done.system.min(wall));
+        let bill = Bill { wall, waited: child.waited, setup: child.setup, user, system, ..Bill::default() };
+        let cause = self.ends.ended(mark(child.ticket, pid));
+        let outcome = Outcome { how: How::Exit(done.status), cause, bill };
+        self.account_for(pid, &child, &outcome, service);
+        if let Some(spares) = &mut self.spares {
+            // One that was told to end may hear of it yet.
+            let fit = outcome.cause.is_none() && self.drain.is_serving();
+            if fit { spares.returns(spare) } else { spares.leaves(spare) }
+        }
+    }
+
+    /// What the end of a client is told by and teaches.
+    fn account_for(&mut self, pid: Pid, child: &Child, outcome: &Outcome, service: &dyn Service) {
+        let now = Instant::now();
         if !matches!(child.standing, Standing::Unwelcome) {
             self.served += 1;
             self.failed += u64::from(!outcome.how.is_success());
             let open = self.children.len();
-            (self.events)(&Event::Ended { child: pid.id(), peer: &child.peer, outcome: &outcome, open });
+            (self.events)(&Event::Ended { child: pid.id(), peer: &child.peer, outcome, open });
             let faults = [
-                reap::fault(&outcome, service.panics()),
+                reap::fault(outcome, service.panics()),
                 (child.silent && outcome.cause != Some(Cause::FirstByte)).then_some(Fault::NoBytes),
             ];
             // Until it is named, nobody knows whose fault it is; and at the end of a server it is ours.
             let fair = self.drain.is_serving() && matches!(child.standing, Standing::Served);
-            faults.into_iter().flatten().filter(|_| fair).for_each(|fault| self.punish(&child, fault, now));
+            faults.into_iter().flatten().filter(|_| fair).for_each(|fault| self.punish(child, fault, now));
         }
-        self.learn_from(&child, &outcome, pid);
+        self.learn_from(child, outcome, pid);
     }
 
     /// A child has ended before it had a client.

@@ -26,9 +26,7 @@ use crate::change::drain::{Action, Drain};
 use crate::error::StartError;
 use crate::event::{Event, Status};
 use crate::front::introduction::Balancers;
-use crate::life::admit::{
-    Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version, Written, ordinal,
-};
+use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Version, Written, ordinal};
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
@@ -36,7 +34,7 @@ use crate::life::serve::Service;
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
-use crate::mode::spare::Parked;
+use crate::mode::spare::{Parked, Spare};
 use crate::mode::stock::Spares;
 use crate::mode::worker::Workers;
 use crate::peer::Peer;
@@ -108,6 +106,7 @@ pub(crate) struct Manner {
     pub deadlines: Deadlines,
     pub patience: Duration,
     pub spares: Option<Spares>,
+    pub clients_per_child: usize,
     pub balancers: Option<Balancers>,
     /// Reads the rules again; `None` when there is nothing to be read.
     pub reread: Option<Reader>,
@@ -162,6 +161,8 @@ struct Child {
     sign: Option<Instant>,
     /// It has left, or ended what it has to say, without a byte.
     silent: bool,
+    /// What it is when it is done with its client, if it is to serve another one then.
+    again: Option<Spare>,
 }
 
 /// How far a child's client has come.

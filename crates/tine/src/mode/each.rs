@@ -33,7 +33,7 @@ pub(crate) fn run(master: &mut Master, service: &mut dyn Service) -> Result<(), 
         }
 
         // A child that was sent by a balancer has found out who its client is: is that one to be let in?
-        master.hear_names();
+        master.hear_names(service);
         // Those who wait in turn come before those who arrive.
         master.call_waiting(service);
 

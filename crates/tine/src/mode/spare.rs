@@ -1,8 +1,9 @@
 //! Spares: children that were born, set up and confined before their client came, and wait for it.
 //!
 //! The master accepts and admits as ever, and then sends the connection down the line of the spare that has waited longest,
-//! with what a child must know of its client. A spare hears of one client and of no other: what follows it on the line is
-//! never read. When its line breaks, because it is not needed any more or the master is gone, it ends.
+//! with what a child must know of its client. A spare hears of one client and of no other, unless it was asked for by name
+//! that children serve several ([`Server::clients_per_child`](crate::Server::clients_per_child)): then it says when it is done
+//! with one, and is a spare again. When its line breaks, because it is not needed any more or the master is gone, it ends.
 //!
 //! Nothing that an author wrote runs in it while it could reach anything of the master's: it has closed all that is the
 //! master's before it waits, the listeners first of all. How many there are is decided in `mode/stock.rs`.
@@ -10,13 +11,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
 use tine_os::fork::exit;
 use tine_os::identity::Credentials;
 use tine_os::socket::{self, Addr, Kind, RawAddr};
-use tine_os::{Pid, fd, pass};
+use tine_os::wait::Usage;
+use tine_os::{Pid, fd, orphan, pass};
 
 use crate::addr::Transport;
 use crate::life::admit::Rules;
@@ -35,7 +37,7 @@ pub(crate) struct Spare {
     pub branch: Branch,
     born: Instant,
     /// Down which its client comes; it ends when this is dropped.
-    line: OwnedFd,
+    pub line: OwnedFd,
 }
 
 /// All that wait, the oldest first, and those that were told to go.
@@ -44,6 +46,8 @@ pub(crate) struct Parked {
     pub stock: Stock,
     waiting: VecDeque<Spare>,
     leaving: BTreeMap<Pid, Branch>,
+    /// How many clients a child serves, one after the other.
+    clients: usize,
 }
 
 /// What a spare is told of its client.
@@ -57,15 +61,39 @@ pub(crate) struct Handover {
 }
 
 /// What a spare finds when it is born.
-pub(crate) struct Bed<'a> {
+pub(crate) struct Bed {
     pub branch: Branch,
     pub born: Instant,
-    line: BorrowedFd<'a>,
+    /// How many clients it serves.
+    pub clients: usize,
+    line: OwnedFd,
+}
+
+/// What a child says of a client that it is done with, when it serves several: gossip, and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub status: u8,
+    pub user: Duration,
+    pub system: Duration,
 }
 
 impl Parked {
-    pub(crate) fn new(spares: Spares) -> Parked {
-        Parked { stock: Stock::new(spares), waiting: VecDeque::new(), leaving: BTreeMap::new() }
+    pub(crate) fn new(spares: Spares, clients: usize) -> Parked {
+        Parked { stock: Stock::new(spares), waiting: VecDeque::new(), leaving: BTreeMap::new(), clients }
+    }
+
+    /// Whether children serve several clients, one after the other.
+    pub(crate) fn are_used_again(&self) -> bool {
+        self.clients > 1
+    }
+
+    /// One is done with its client, and waits for another if there are not too many.
+    pub(crate) fn returns(&mut self, spare: Spare) {
+        if self.waiting.len() < self.stock.most() {
+            self.waiting.push_back(spare);
+        } else {
+            self.leaves(spare);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -93,9 +121,9 @@ impl Parked {
     ) -> io::Result<Pid> {
         let (line, theirs) = socket::pair(Kind::Packet)?;
         let theirs = fd::duplicate_low(theirs)?;
-        let born = Instant::now();
-        let pid = fork(workplace, workplace.trees.group(branch), |workplace| {
-            service.park(workplace, rules, &Bed { branch, born, line: theirs.as_fd() })
+        let (born, clients) = (Instant::now(), self.clients);
+        let pid = fork(workplace, workplace.trees.group(branch), move |workplace| {
+            service.park(workplace, rules, Bed { branch, born, clients, line: theirs })
         })?;
         self.waiting.push_back(Spare { pid, branch, born, line });
         Ok(pid)
@@ -150,23 +178,24 @@ impl Parked {
     /// When one has waited for too long, or another may be made again.
     pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
         let stale = self.waiting.front().map(|oldest| self.stock.stale_at(oldest.born));
-        stale.into_iter().chain(self.stock.until(now)).min()
+        let calm = self.stock.calm_at(self.waiting.len(), now);
+        stale.into_iter().chain(self.stock.until(now)).chain(calm).min()
     }
 
     /// Its line breaks with it.
-    fn leaves(&mut self, spare: Spare) {
+    pub(crate) fn leaves(&mut self, spare: Spare) {
         self.leaving.insert(spare.pid, spare.branch);
     }
 }
 
-impl Bed<'_> {
+impl Bed {
     /// In a spare: gives up what its plan says, with `fds` in the places 0, 1, 2 ..., and tells that it is ready. What it can
     /// reach after that is its line, and the way to report.
     ///
     /// # Errors
     /// The step that failed.
     pub(crate) fn enter(&self, workplace: &Workplace, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        workplace.begin(self.branch, fds, &[self.line])?;
+        workplace.begin(self.branch, fds, &[self.line.as_fd()])?;
         workplace.reports.send(&Report::Ready(self.born.elapsed()));
         Ok(())
     }
@@ -176,7 +205,7 @@ impl Bed<'_> {
     /// # Errors
     /// As [`Workplace::settle`].
     pub(crate) fn settle(&self, workplace: &Workplace, placed: usize) -> Result<(), Failure> {
-        workplace.settle(placed, &[self.line]).map_err(Step::Descriptors.failed())
+        workplace.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
     }
 
     /// In a spare: waits for its client. The process ends when there is none to come.
@@ -185,12 +214,46 @@ impl Bed<'_> {
     /// When the line does not work.
     pub(crate) fn wait(&self) -> Result<(OwnedFd, Handover), Failure> {
         let (mut bytes, mut fds) = ([0; Handover::LENGTH], Vec::with_capacity(1));
-        let length = pass::await_one(self.line, &mut bytes, &mut fds).map_err(Step::Client.failed())?;
+        let length = pass::await_one(&self.line, &mut bytes, &mut fds).map_err(Step::Client.failed())?;
         if length == 0 {
             exit(0);
         }
         let told = Handover::from_bytes(&bytes[..length]);
         fds.pop().zip(told).ok_or_else(|| Step::Client.failed()(io::ErrorKind::InvalidData.into()))
+    }
+}
+
+impl Bed {
+    /// In a child that serves several: says that it is done with this one, and what that took. `false`: it had better end,
+    /// because it has started something that still runs, or cannot say so.
+    pub(crate) fn is_done(&self, status: u8, used: Usage) -> bool {
+        let mut left = Vec::new();
+        if !orphan::children(&mut left).is_ok_and(|()| left.is_empty()) {
+            return false;
+        }
+        let (user, system) = (used.user, used.system);
+        pass::send(&self.line, &Done { status, user, system }.to_bytes(), &[]).is_ok()
+    }
+}
+
+impl Done {
+    const LENGTH: usize = 1 + 8 + 8;
+
+    /// What a child has said; `None` when that makes no sense, or it has ended.
+    pub(crate) fn receive(line: &OwnedFd) -> Option<Done> {
+        let mut bytes = [0; Done::LENGTH];
+        let length = pass::receive(line, &mut bytes, &mut Vec::new()).ok()?;
+        let (status, times) = bytes.split_first().filter(|_| length == Done::LENGTH)?;
+        let micros = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| times[at + i]));
+        let [user, system] = [0, 8].map(|at| Duration::from_micros(micros(at)));
+        Some(Done { status: *status, user, system })
+    }
+
+    fn to_bytes(self) -> [u8; Done::LENGTH] {
+        let mut bytes = [self.status; Done::LENGTH];
+        bytes[1..9].copy_from_slice(&(self.user.as_micros() as u64).to_ne_bytes());
+        bytes[9..].copy_from_slice(&(self.system.as_micros() as u64).to_ne_bytes());
+        bytes
     }
 }
 
@@ -269,6 +332,21 @@ mod tests {
             let heard = Handover::from_bytes(&told.to_bytes().unwrap()).unwrap();
             assert_eq!(format!("{heard:?}"), format!("{told:?}"));
         }
+    }
+
+    #[test]
+    fn what_a_child_says_that_is_done_survives_the_line_and_nonsense_does_not() {
+        let (ours, theirs) = socket::pair(Kind::Packet).unwrap();
+        let done = Done { status: 3, user: Duration::from_micros(7), system: Duration::from_secs(9) };
+        pass::send(&theirs, &done.to_bytes(), &[]).unwrap();
+        assert_eq!(Done::receive(&ours), Some(done));
+        for nonsense in [&[1][..], &[0; Done::LENGTH - 1]] {
+            pass::send(&theirs, nonsense, &[]).unwrap();
+            assert_eq!(Done::receive(&ours), None);
+        }
+        assert_eq!(Done::receive(&ours), None, "nothing yet");
+        drop(theirs);
+        assert_eq!(Done::receive(&ours), None, "nobody is there");
     }
 
     #[test]

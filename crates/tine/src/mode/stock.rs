@@ -2,7 +2,8 @@
 //!
 //! There are enough when as many clients as come while one spare is made find one each, four times over; and one more for each
 //! client that has found none lately. They are made in batches: nothing is done before half of them are gone, so that most
-//! arrivals meet a master that has nothing else to do. While clients find none, making them would only be in their way.
+//! arrivals meet a master that has nothing else to do. When clients come so often that making one for each would take more than
+//! half of a processor's time, none is made: it would only be in their way, and a child that is born for its client costs less.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,9 @@ pub(crate) struct Stock {
 
 /// How many spares are provided for each that is used up while one is made.
 const AMPLE: f64 = 4.0;
+
+/// The most of a processor's time that making spares for all who come may take.
+const BUSY: f64 = 0.5;
 
 /// How long one is not tried to be made that could not be, at first and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -94,6 +98,11 @@ impl Stock {
         }
     }
 
+    /// The most there ever are.
+    pub(crate) fn most(&self) -> usize {
+        self.spares.most
+    }
+
     /// A client has come, and has found a spare or not.
     pub(crate) fn arrives(&mut self, found: bool, now: Instant) {
         self.arrivals.happens(now);
@@ -122,8 +131,7 @@ impl Stock {
 
     /// How many there are to be.
     pub(crate) fn wanted(&self, now: Instant) -> usize {
-        // Lately is a second: the count of it is a rate.
-        let used = self.arrivals.count(now) / Lately::SPAN.as_secs_f64() * self.making.as_secs_f64();
+        let used = self.used(now);
         // A trace of clients that came long ago is nobody.
         let wanted = (used * AMPLE - 0.01).ceil().max(0.0) + self.misses.count(now).round();
         (wanted as usize).clamp(self.spares.least, self.spares.most)
@@ -133,7 +141,20 @@ impl Stock {
     pub(crate) fn makes(&self, have: usize, now: Instant) -> bool {
         let wanted = self.wanted(now);
         let filling = have < wanted && (self.filling || have <= wanted / 2);
-        filling && self.until(now).is_none()
+        filling && self.used(now) <= BUSY && self.until(now).is_none()
+    }
+
+    /// How many are used up while one is made.
+    fn used(&self, now: Instant) -> f64 {
+        // Lately is a second: the count of it is a rate.
+        self.arrivals.count(now) / Lately::SPAN.as_secs_f64() * self.making.as_secs_f64()
+    }
+
+    /// When clients come so much less often that one may be made again, if it is that which keeps it from being made.
+    pub(crate) fn calm_at(&self, have: usize, now: Instant) -> Option<Instant> {
+        let used = self.used(now);
+        let waits = used > BUSY && have < self.wanted(now);
+        waits.then(|| now + Lately::SPAN.mul_f64((used / BUSY).ln() + 0.01))
     }
 
     /// There are so many now: a batch begins with half of those that are wanted, and goes on until there are all.
@@ -213,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn none_is_made_while_clients_come_faster_than_spares_could_be_made_and_then_again() {
+        let (mut stock, mut now) = (Stock::new(Spares::new(8, 32)), Instant::now());
+        (0..60).for_each(|_| stock.made(ms(1)));
+        for _ in 0..4_000 {
+            now += ms(1);
+            stock.arrives(false, now);
+        }
+        // A thousand a second and a millisecond each would take all of a processor.
+        assert!(!makes(&mut stock, 0, now));
+        let calm = stock.calm_at(0, now).unwrap();
+        assert!((600..800).contains(&(calm - now).as_millis()), "{:?}", calm - now);
+        assert!(makes(&mut stock, 0, calm) && stock.calm_at(0, calm).is_none());
+    }
+
+    #[test]
     fn what_cannot_be_made_is_tried_again_later_and_later() {
         let (mut stock, start) = (Stock::new(Spares::new(4, 4)), Instant::now());
         let (mut now, mut rests) = (start, Vec::new());
@@ -255,7 +291,8 @@ mod tests {
                     prop_assert!(made <= spares.most, "without end");
                 }
                 prop_assert!(have <= spares.most.max(wanted));
-                prop_assert!(stock.until(now).is_some() || have > wanted / 2 || wanted == 0);
+                let busy = stock.calm_at(have, now).is_some();
+                prop_assert!(busy || stock.until(now).is_some() || have > wanted / 2 || wanted == 0);
             }
         }
 
