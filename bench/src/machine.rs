@@ -11,10 +11,11 @@ pub fn machine() -> Vec<(String, String)> {
     let processors = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let memory = memory.lines().next().unwrap_or_default().trim_start_matches("MemTotal:").trim().to_string();
-    let virtualised = said("systemd-detect-virt", &[]).unwrap_or_else(|| {
-        let hypervisor = value(&cpuinfo, "flags").is_some_and(|flags| flags.contains(" hypervisor"));
-        if hypervisor { "yes, of an unknown kind" } else { "none seen" }.to_string()
-    });
+    let virtualised =
+        said("systemd-detect-virt", &["--vm"]).filter(|word| word != "none").unwrap_or_else(|| {
+            let hypervisor = value(&cpuinfo, "flags").is_some_and(|flags| flags.contains(" hypervisor"));
+            if hypervisor { "yes, of an unknown kind" } else { "none seen" }.to_string()
+        });
     let setting = |path: &str| fs::read_to_string(path).map_or("?".into(), |text| text.trim().to_string());
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let system =
@@ -25,7 +26,8 @@ pub fn machine() -> Vec<(String, String)> {
         ("memory", memory),
         ("kernel", setting("/proc/sys/kernel/osrelease") + ", " + &setting("/proc/sys/kernel/version")),
         ("system", system.to_string()),
-        ("virtualisation", virtualised),
+        ("virtual machine", virtualised),
+        ("container", said("systemd-detect-virt", &["--container"]).unwrap_or("?".into())),
         ("clock source", setting("/sys/devices/system/clocksource/clocksource0/current_clocksource")),
         ("net.core.somaxconn", setting("/proc/sys/net/core/somaxconn")),
         ("load before", setting("/proc/loadavg")),

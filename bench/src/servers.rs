@@ -272,7 +272,7 @@ pub const SERVERS: &[Server] = &[
         |place| socat(place, "")),
     server("socat-nofork", Program, Peer, false, "the same with `EXEC:target,nofork`: no relay",
         |place| socat(place, ",nofork")),
-    server("ncat", Program, Peer, true, "`-l -k -m 12000 -e target`: a relay; its queue of 10 cannot be changed, so that some of 64 clients wait a second for their connection",
+    server("ncat", Program, Peer, true, "`-l -k -m 12000 -e target`: a relay; its queue of 10 cannot be changed, which a burst suffers from",
         |place| {
             let mut command = place.peer("ncat", "ncat")?;
             command.args(["-l", "-k", "-n", "-m"]).arg(CHILDREN.to_string()).arg("-e").arg(place.target());
