@@ -114,7 +114,7 @@ impl Master {
             silent: false,
             again: None,
         };
-        self.children.insert(pid, child);
+        self.children.insert(pid, Box::new(child));
     }
 
     /// Slots whose children nobody knew are free when none is left who might be one.

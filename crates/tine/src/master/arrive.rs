@@ -158,7 +158,7 @@ impl Master {
                 self.hear_done(pid, service);
                 continue;
             }
-            let nameless = |child: &&mut Child| matches!(child.standing, Standing::Nameless(..));
+            let nameless = |child: &&mut Box<Child>| matches!(child.standing, Standing::Nameless(..));
             let Some(child) = self.children.get_mut(&pid).filter(nameless) else { continue };
             let Standing::Nameless(line, version) =
                 std::mem::replace(&mut child.standing, Standing::Unwelcome)
@@ -252,7 +252,7 @@ impl Master {
             header: 0,
             sign,
             silent,
-            again,
+            again: again.map(Box::new),
         };
         if let Some(Err(error)) =
             child.again.as_ref().map(|spare| self.lines.add(&spare.line, pid.id().into()))
@@ -276,7 +276,7 @@ impl Master {
                 }
             }
         }
-        self.children.insert(pid, child);
+        self.children.insert(pid, Box::new(child));
     }
 
     /// Gives a client to a child that has waited for one, where there is one.

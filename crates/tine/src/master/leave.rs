@@ -116,7 +116,7 @@ impl Master {
         if let Some(spares) = &mut self.spares {
             // One that was told to end may hear of it yet.
             let fit = outcome.cause.is_none() && self.drain.is_serving();
-            if fit { spares.returns(spare) } else { spares.leaves(spare) }
+            if fit { spares.returns(*spare) } else { spares.leaves(*spare) }
         }
     }
 
@@ -349,7 +349,7 @@ impl Master {
     }
 
     /// Frees the slot.
-    fn leave(&mut self, pid: Pid, now: Instant) -> Option<Child> {
+    fn leave(&mut self, pid: Pid, now: Instant) -> Option<Box<Child>> {
         let child = self.children.remove(&pid)?;
         self.admit.leaves(child.ticket, now);
         Some(child)
@@ -426,7 +426,7 @@ impl Master {
 }
 
 /// The child that a mark is of: one that bears its number now may be another.
-fn find(children: &std::collections::BTreeMap<Pid, Child>, of: u64) -> Option<(&Pid, &Child)> {
+fn find(children: &std::collections::BTreeMap<Pid, Box<Child>>, of: u64) -> Option<(&Pid, &Child)> {
     let (pid, child) = children.get_key_value(&Pid::from_raw(of as u32 as i32)?)?;
     (mark(child.ticket, *pid) == of).then_some((pid, child))
 }

@@ -67,8 +67,9 @@ pub(crate) struct Master {
     pub control: Option<Control>,
     pub events: Box<dyn FnMut(&Event<'_>)>,
     manner: Manner,
-    /// The slots' children: who is here is alive or not yet waited for.
-    children: BTreeMap<Pid, Child>,
+    /// The slots' children: who is here is alive or not yet waited for. In boxes, for half of what is in an ordered map
+    /// whose keys grow is empty.
+    children: BTreeMap<Pid, Box<Child>>,
     admit: Gate,
     ends: Ends,
     drain: Drain,
@@ -162,7 +163,7 @@ struct Child {
     /// It has left, or ended what it has to say, without a byte.
     silent: bool,
     /// What it is when it is done with its client, if it is to serve another one then.
-    again: Option<Spare>,
+    again: Option<Box<Spare>>,
 }
 
 /// How far a child's client has come.
