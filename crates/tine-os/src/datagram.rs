@@ -261,7 +261,7 @@ impl Batch {
         for header in &mut shared.incoming[..used] {
             header.msg_len = UNTOUCHED;
             header.msg_hdr.msg_namelen = RawAddr::ROOM as u32;
-            header.msg_hdr.msg_controllen = CONTROL as _;
+            header.msg_hdr.msg_controllen = CONTROL;
         }
         // In this order there is no moment at which a worker that died would leave something to handle or to send.
         shared.received.store(0, SeqCst);
@@ -500,7 +500,7 @@ impl Shared {
             header.msg_hdr.msg_iov = part;
             header.msg_hdr.msg_iovlen = 1;
             header.msg_hdr.msg_control = answer.control.0.as_ptr().cast_mut().cast();
-            header.msg_hdr.msg_controllen = control as _;
+            header.msg_hdr.msg_controllen = control;
             replies[count] = parcel.replies as u16;
             count += 1;
         }
@@ -562,7 +562,7 @@ impl Known {
             ..Known::default()
         };
         let mut interface = 0;
-        for (level, kind, data) in envelope.control.messages(header.msg_controllen as usize) {
+        for (level, kind, data) in envelope.control.messages(header.msg_controllen) {
             match (level, kind) {
                 // struct in_pktinfo: interface, local address, address in the header (ip(7)).
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
@@ -669,7 +669,7 @@ pub fn send_from(socket: impl AsFd, bytes: &[u8], to: &Addr, from: Option<IpAddr
         msg_namelen: name.length,
         msg_iov: &mut part,
         msg_iovlen: 1,
-        msg_controllen: control.put_source(from, scope) as _,
+        msg_controllen: control.put_source(from, scope),
         msg_control: control.0.as_mut_ptr().cast(),
         msg_flags: 0,
     };
