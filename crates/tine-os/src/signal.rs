@@ -51,7 +51,7 @@ impl Signals {
             check(unsafe { libc::sigdelset(&mut set, signal) })?;
         }
         let mut blocked = set;
-        // SAFETY: as above.
+        // SAFETY: `blocked` is a copy of that set and outlives the call, the number is a signal's.
         check(unsafe { libc::sigaddset(&mut blocked, libc::SIGCHLD) })?;
         set_mask(&blocked)?;
         for signal in 1..=libc::SIGRTMAX() {
@@ -121,7 +121,7 @@ pub(crate) fn of_deaths() -> io::Result<OwnedFd> {
     let mut set = every_signal();
     // SAFETY: `set` is a set of ours that outlives the call.
     check(unsafe { libc::sigemptyset(&mut set) })?;
-    // SAFETY: as above; the number is a signal's.
+    // SAFETY: `set` is emptied just above and outlives the call, the number is a signal's.
     check(unsafe { libc::sigaddset(&mut set, libc::SIGCHLD) })?;
     // SAFETY: `set` is initialised and outlives the call; a null old set is allowed (sigprocmask(2)).
     check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, ptr::null_mut()) })?;

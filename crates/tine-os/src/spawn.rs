@@ -216,11 +216,13 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
 /// As above.
 ///
 /// # Safety
-/// As above.
+/// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
+/// that takes `job` and does not return.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_void) -> i64 {
     let result: i64;
-    // SAFETY: as above, with x0 in rax's place.
+    // SAFETY: as the caller promises. Parent and child leave the call with the same registers but for x0 and the stack pointer;
+    // the child stays within these lines and `begin`, so nothing of the parent's frame is touched by it.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -244,7 +246,7 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
 /// On other processors children are born by fork.
 ///
 /// # Safety
-/// None is needed.
+/// Nothing has to hold, for nothing is done; it is unsafe because the others are.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone_and_call(_: &CloneArgs, _: *const (), _: *mut libc::c_void) -> i64 {
     errno_of(-i64::from(libc::ENOSYS))
