@@ -177,6 +177,11 @@ pub fn exit(status: u8) -> ! {
     unsafe { libc::_exit(libc::c_int::from(status)) }
 }
 
+/// In a child: what it asks for memory from here on counts as asked since the fork, where that is looked at (feature `fault`).
+pub fn counts_anew() {
+    fault::born();
+}
+
 /// From here on `exit(3)` ends this process at once with its status, running none of the `atexit` functions that a
 /// parent registered: they run last registered first, and this one does not return.
 ///

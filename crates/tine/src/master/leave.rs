@@ -76,8 +76,8 @@ impl Master {
         if self.guardian.is(pid) {
             return self.replace_guardian();
         }
-        if let Some((branch, told)) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
-            return self.spare_ended(pid, ended, (branch, told), now);
+        if let Some(place) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
+            return self.spare_ended(pid, ended, place, now);
         }
         if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
             self.collect_reports();
@@ -116,7 +116,7 @@ impl Master {
         if let Some(spares) = &mut self.spares {
             // One that was told to end may hear of it yet.
             let fit = outcome.cause.is_none() && self.drain.is_serving();
-            if fit { spares.returns(*spare) } else { spares.leaves(*spare) }
+            if fit { spares.returns(*spare) } else { spares.leaves(*spare, true) }
         }
     }
 
@@ -140,12 +140,12 @@ impl Master {
     }
 
     /// A child has ended before it had a client.
-    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, told): (Branch, bool), now: Instant) {
+    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, sent): (Branch, bool), now: Instant) {
         self.collect_reports();
         let kept = self.workplace.trees.ended(branch, true, now);
         self.tell_unless_killed(kept);
         let outcome = reap::outcome(ended, self.failures.remove(&pid), Duration::ZERO);
-        if !told {
+        if !sent {
             self.spares.iter_mut().for_each(|spares| spares.stock.fails(now));
             (self.events)(&Event::Lost { spare: pid.id(), how: &outcome.how });
         }
@@ -160,6 +160,11 @@ impl Master {
         if self.drain.is_serving() {
             spares.renew(now);
             spares.stock.counts(spares.len(), now);
+        }
+        while let Some((pid, branch)) = spares.next_late(now) {
+            if let Err(error) = self.workplace.trees.kill(branch, pid) {
+                (self.events)(&Event::Odd { what: "end a spare", error: &error });
+            }
         }
     }
 

@@ -445,7 +445,7 @@ impl Master {
         });
         let late = self.admit.until().filter(|_| self.held.is_empty());
         let asking = self.deaths.must_ask().then(|| now + ASKING);
-        let spares = self.spares.as_ref().filter(|_| serving);
+        let spares = self.spares.as_ref();
         let until = rests
             .into_iter()
             .chain(pace.into_iter().flatten())

@@ -45,10 +45,23 @@ pub(crate) struct Spare {
 pub(crate) struct Parked {
     pub stock: Stock,
     waiting: VecDeque<Spare>,
-    leaving: BTreeMap<Pid, Branch>,
+    leaving: BTreeMap<Pid, Leaving>,
     /// How many clients a child serves, one after the other.
     clients: usize,
 }
+
+/// One that waits for nobody any more.
+#[derive(Debug)]
+struct Leaving {
+    branch: Branch,
+    /// Whether it was sent away; or else it could not be reached.
+    sent: bool,
+    /// When it is killed, if it was not yet.
+    until: Option<Instant>,
+}
+
+/// How long one that was sent away may take to go: it may be in an author's `prepare`, and never come back from there.
+const LEAVE: Duration = Duration::from_secs(2);
 
 /// What a spare is told of its client.
 #[derive(Debug)]
@@ -92,7 +105,7 @@ impl Parked {
         if self.waiting.len() < self.stock.most() {
             self.waiting.push_back(spare);
         } else {
-            self.leaves(spare);
+            self.leaves(spare, true);
         }
     }
 
@@ -137,7 +150,7 @@ impl Parked {
             match pass::send(&spare.line, &message, &[client]) {
                 Ok(()) => return Some(spare),
                 // It has died, and that is heard of in its turn.
-                Err(_) => self.leaves(spare),
+                Err(_) => self.leaves(spare, false),
             }
         }
         None
@@ -150,41 +163,50 @@ impl Parked {
             && let Some(spare) = self.waiting.pop_front()
         {
             self.stock.renews();
-            self.leaves(spare);
+            self.leaves(spare, true);
         }
     }
 
     /// Sends all away.
     pub(crate) fn dismiss(&mut self) {
         while let Some(spare) = self.waiting.pop_front() {
-            self.leaves(spare);
+            self.leaves(spare, true);
         }
     }
 
     /// Those who are not gone yet, with their places.
     pub(crate) fn leaving(&self) -> impl Iterator<Item = (Pid, Branch)> {
-        self.leaving.iter().map(|(pid, branch)| (*pid, *branch))
+        self.leaving.iter().map(|(pid, leaving)| (*pid, leaving.branch))
     }
 
-    /// A child has ended: its place, and whether it was told to go, if it was one of these.
+    /// One that should have gone by now, once.
+    pub(crate) fn next_late(&mut self, now: Instant) -> Option<(Pid, Branch)> {
+        let late = |leaving: &Leaving| leaving.until.is_some_and(|until| until <= now);
+        let (pid, leaving) = self.leaving.iter_mut().find(|(_, leaving)| late(leaving))?;
+        leaving.until = None;
+        Some((*pid, leaving.branch))
+    }
+
+    /// A child has ended: its place, and whether it was sent away, if it was one of these.
     pub(crate) fn ended(&mut self, pid: Pid) -> Option<(Branch, bool)> {
-        if let Some(branch) = self.leaving.remove(&pid) {
-            return Some((branch, true));
+        if let Some(Leaving { branch, sent, .. }) = self.leaving.remove(&pid) {
+            return Some((branch, sent));
         }
         let at = self.waiting.iter().position(|spare| spare.pid == pid)?;
         self.waiting.remove(at).map(|spare| (spare.branch, false))
     }
 
-    /// When one has waited for too long, or another may be made again.
+    /// When one has waited or stayed for too long, or another may be made again.
     pub(crate) fn until(&self, now: Instant) -> Option<Instant> {
         let stale = self.waiting.front().map(|oldest| self.stock.stale_at(oldest.born));
+        let late = self.leaving.values().filter_map(|leaving| leaving.until);
         let calm = self.stock.calm_at(self.waiting.len(), now);
-        stale.into_iter().chain(self.stock.until(now)).chain(calm).min()
+        stale.into_iter().chain(self.stock.until(now)).chain(calm).chain(late).min()
     }
 
     /// Its line breaks with it.
-    pub(crate) fn leaves(&mut self, spare: Spare) {
-        self.leaving.insert(spare.pid, spare.branch);
+    pub(crate) fn leaves(&mut self, Spare { pid, branch, .. }: Spare, sent: bool) {
+        self.leaving.insert(pid, Leaving { branch, sent, until: Some(Instant::now() + LEAVE) });
     }
 }
 
@@ -208,7 +230,8 @@ impl Bed {
         workplace.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
     }
 
-    /// In a spare: waits for its client. The process ends when there is none to come.
+    /// In a spare: waits for its client. The process ends when there is none to come. What it takes down of its client is
+    /// memory that it asks for, and a spare is a copy of the master where it may.
     ///
     /// # Errors
     /// When the line does not work.
@@ -219,6 +242,7 @@ impl Bed {
             exit(0);
         }
         let told = Handover::from_bytes(&bytes[..length]);
+        tine_os::fork::counts_anew();
         fds.pop().zip(told).ok_or_else(|| Step::Client.failed()(io::ErrorKind::InvalidData.into()))
     }
 }

@@ -106,7 +106,9 @@ impl Stock {
     /// A client has come, and has found a spare or not.
     pub(crate) fn arrives(&mut self, found: bool, now: Instant) {
         self.arrivals.happens(now);
-        if !found {
+        if found {
+            self.resting = None;
+        } else {
             self.misses.happens(now);
         }
     }
@@ -115,7 +117,6 @@ impl Stock {
     pub(crate) fn made(&mut self, took: Duration) {
         // A quarter of each new one, and none counts for more than a second: one that was stopped says nothing of others.
         self.making = (self.making * 3 + took.min(Duration::from_secs(1))) / 4;
-        self.resting = None;
     }
 
     /// One was too old: others take the place of all that are missing.
@@ -123,9 +124,14 @@ impl Stock {
         self.filling = true;
     }
 
-    /// One could not be made, or has died before it was of use.
+    /// One could not be made, or has died before it was of use. Others of the same batch are no further reason, and neither is
+    /// what happened long ago; that one was set up says nothing, for an author's own part comes after that.
     pub(crate) fn fails(&mut self, now: Instant) {
-        let rest = self.resting.map_or(REST.0, |(_, rest)| (rest * 2).min(REST.1));
+        if self.until(now).is_some() {
+            return;
+        }
+        let lately = self.resting.filter(|(until, _)| now < *until + REST.1);
+        let rest = lately.map_or(REST.0, |(_, rest)| (rest * 2).min(REST.1));
         self.resting = Some((now + rest, rest));
     }
 
@@ -261,8 +267,21 @@ mod tests {
             now = until;
         }
         assert_eq!(rests, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        stock.fails(now);
         stock.made(ms(1));
+        assert!(!makes(&mut stock, 0, now), "it was set up, and has met nobody yet");
+        stock.arrives(true, now);
         assert!(makes(&mut stock, 0, now) && stock.until(now).is_none());
+    }
+
+    #[test]
+    fn a_batch_that_dies_is_one_failure_and_what_was_long_ago_is_none() {
+        let (mut stock, now) = (Stock::new(Spares::new(8, 8)), Instant::now());
+        (0..8).for_each(|_| stock.fails(now));
+        assert_eq!(stock.until(now), Some(now + REST.0));
+        let later = now + Duration::from_secs(60);
+        stock.fails(later);
+        assert_eq!(stock.until(later), Some(later + REST.0));
     }
 
     proptest! {
