@@ -21,6 +21,9 @@ pub const MEMORY_GROWTH_KIB_MAX: u64 = 1024;
 /// status.
 const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many descriptors of its control groups a server may keep open, whoever is in them or is not: two of each leaf.
+const LEAVES_OPEN_MAX: usize = 128;
+
 /// Asks the server something and checks the answer.
 type Probe = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
@@ -83,7 +86,7 @@ impl Baseline {
         let unreadable = |error| format!("read /proc/{pid}: {error}");
         Ok(Baseline {
             pid,
-            fds: procfs::fds(pid).map_err(unreadable)?,
+            fds: without_leaves(pid, procfs::fds(pid).map_err(unreadable)?).0,
             children,
             memory_kib: procfs::private_dirty_kib(pid).map_err(unreadable)?,
             asks_status,
@@ -115,12 +118,22 @@ impl Baseline {
             found.push(format!("zombies {dead:?}"));
         }
         match procfs::fds(self.pid) {
-            Ok(now) => found.extend(self.descriptors_differ(&now)),
+            Ok(now) => {
+                let (now, leaves) = without_leaves(self.pid, now);
+                found.extend(self.descriptors_differ(&now));
+                if leaves > LEAVES_OPEN_MAX {
+                    found.push(format!("{leaves} descriptors of leaves of its control group"));
+                }
+            }
             Err(error) => found.push(format!("/proc/{}/fd: {error}", self.pid)),
         }
-        found.extend(groups::populated(self.pid).iter().map(|leaf| {
-            format!("somebody in the control group {}: {:?}", leaf.display(), groups::members(leaf))
-        }));
+        for leaf in groups::populated(self.pid) {
+            // A child that waits for its client has its leaf already, and was counted above.
+            let members = groups::members(&leaf);
+            if members.is_empty() || !members.iter().all(|member| alive.contains(member)) {
+                found.push(format!("somebody in the control group {}: {members:?}", leaf.display()));
+            }
+        }
         match procfs::private_dirty_kib(self.pid) {
             Ok(now) if now > self.memory_kib + MEMORY_GROWTH_KIB_MAX => {
                 found.push(format!("private memory {} KiB at the baseline, now {now}", self.memory_kib));
@@ -239,6 +252,20 @@ fn left_on_ports(server: &Server) -> Vec<String> {
         _ => None,
     });
     told.collect()
+}
+
+/// Descriptors but those of leaves of a server's control group, which it keeps for the next child; and how many those are.
+fn without_leaves(pid: u32, mut fds: BTreeMap<i32, String>) -> (BTreeMap<i32, String>, usize) {
+    let (before, own) = (fds.len(), format!("/tine-{pid}"));
+    let is_leaf = |link: &str| {
+        let Some((_, rest)) = link.split_once(&own) else { return false };
+        // The name may have a number more, where it was taken; what comes below it is a leaf.
+        let rest = rest.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+        rest.strip_prefix('/').is_some_and(|leaf| leaf.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    fds.retain(|_, link| !is_leaf(link));
+    let leaves = before - fds.len();
+    (fds, leaves)
 }
 
 /// How many descriptors of each kind there are: `socket:[4711]` is a `socket`.

@@ -1,12 +1,14 @@
 //! `cargo xtask churn`: very many connections, one short line each, and nothing lost or left behind.
 //!
 //! The library's `echo` example answers them, or (`--program`) `tine serve` with a program for each. The clients are
-//! testkit's: they compare every byte. The server must be as it was before when they have gone.
+//! testkit's: they compare every byte. The server must be as it was before when they have gone. With `--spare MIN:MAX` it has
+//! children ready; these are renewed each second, so that at rest there are as many as at the least.
 
 use std::process::Command;
 use std::time::Duration;
 
-use tine_testkit::{Baseline, Ready, Server, churn, fds, private_dirty_kib};
+use tine_testkit::server::until;
+use tine_testkit::{Baseline, Ready, Server, children, churn, fds, private_dirty_kib};
 
 use crate::Result;
 use crate::args::Args;
@@ -24,14 +26,23 @@ pub fn run(args: &[String]) -> Result {
     let mut args = Args::new(args);
     let program = args.all_after("--program");
     args.switch("--handler");
+    let spare = args.text_after("--spare")?;
     let total = args.number().unwrap_or(CONNECTIONS);
     args.end()?;
 
     let server = match program {
-        Some(program) => with_program(program)?,
-        None => with_handler()?,
+        Some(program) => with_program(program, spare.as_deref())?,
+        None => with_handler(spare.as_deref())?,
     };
-    let baseline = Baseline::of(&server);
+    let baseline = match &spare {
+        Some(spare) => {
+            let least = spare.split(':').next().and_then(|least| least.parse().ok());
+            let least: usize = least.ok_or(format!("--spare {spare}: it is MIN:MAX"))?;
+            until("the spares are there", || (children(server.pid()).len() == least).then_some(()));
+            Baseline::of(&server).by_kind()
+        }
+        None => Baseline::of(&server),
+    };
     let before = Figures::of(&server)?;
     let sum = clients(&server, total)?;
     server.quiescent(&baseline);
@@ -52,7 +63,7 @@ pub fn run(args: &[String]) -> Result {
 }
 
 /// `tine serve` with a program that echoes, `cat` unless told otherwise.
-fn with_program(mut program: Vec<String>) -> Result<Server> {
+fn with_program(mut program: Vec<String>, spare: Option<&str>) -> Result<Server> {
     if program.is_empty() {
         program.push("/bin/cat".to_string());
     }
@@ -60,14 +71,17 @@ fn with_program(mut program: Vec<String>) -> Result<Server> {
     let listener = "tcp://127.0.0.1:0";
     let mut command = Command::new(tine);
     // One source with all its clients, which a quarter of the children would be too few for.
-    command.args(["serve", listener, "-1", "-c", "64", "-C", "64", "--"]).args(program);
+    command.args(["serve", listener, "-1", "-c", "64", "-C", "64"]);
+    command.args(spare.iter().flat_map(|spare| ["--spare", spare, "--spare-age", "1s"]));
+    command.arg("--").args(program);
     Ok(Server::start(command, Ready::Ports(vec![listener.to_string()])))
 }
 
 /// The library's example, which forks and does not exec.
-fn with_handler() -> Result<Server> {
+fn with_handler(spare: Option<&str>) -> Result<Server> {
     let echo = build(&["--release", "-p", "tine", "--example", "echo"])?.join("examples/echo");
     let mut command = Command::new(echo);
+    command.args(spare.iter().flat_map(|spare| ["age=1".to_owned(), format!("spares={spare}")]));
     command.arg("tcp://127.0.0.1:0");
     Ok(Server::start(command, Ready::Line))
 }

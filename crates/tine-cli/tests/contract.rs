@@ -1,10 +1,13 @@
 //! The golden child: what a program sees of itself is what was promised, byte for byte, whoever starts the server.
 //!
 //! Each file in `golden/` is compared with what a program sees behind a server that was started as usual, by the worst
-//! parent there is, and by one that closed descriptors 0 to 2 as well: three times the same.
+//! parent there is, and by one that closed descriptors 0 to 2 as well; each time by a child that is born when its client comes,
+//! and by one that has waited for it: six times the same.
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -12,9 +15,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use support::{Folder, left_out_without_root, value};
-use tine_testkit::server::tine_command;
+use tine_testkit::server::{tine_command, until};
 use tine_testkit::{
-    Hostile, Ready, Server, Stream, binary, compare_golden, example, hostile, normalise, probe,
+    Hostile, Ready, Server, Stream, binary, children, compare_golden, example, hostile, normalise, probe,
 };
 
 /// The user whom everybody knows to be nobody.
@@ -51,10 +54,11 @@ impl Case {
         let folder = Folder::new();
         folder.copy(binary("tine"), "tine");
         folder.copy(example("tine-testkit", "golden"), "golden");
-        for start in STARTS {
-            println!("{} {start:?}", self.golden);
-            let dump = self.served(&folder, start, &[&folder.text("golden"), "an argument", ""]);
-            let status = self.served(&folder, start, &["cat", "/proc/self/status"]);
+        for (start, spares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
+            println!("{} {start:?} spares={spares}", self.golden);
+            let by = (start, spares);
+            let dump = self.served(&folder, by, &[&folder.text("golden"), "an argument", ""]);
+            let status = self.served(&folder, by, &["cat", "/proc/self/status"]);
             let text =
                 format!("{dump}# signals, by a program that changes none\n{}", probe::signals(&status));
             compare_golden(&path, &text);
@@ -62,8 +66,9 @@ impl Case {
     }
 
     /// What the program tells its client, with a name for all that differs from run to run.
-    fn served(&self, folder: &Folder, start: Start, program: &[&str]) -> String {
-        let (server, address) = self.start(folder, start, program);
+    fn served(&self, folder: &Folder, (start, spares): (Start, bool), program: &[&str]) -> String {
+        let (server, address) = self.start(folder, (start, spares), program);
+        let before = if spares { waiting(&server) } else { BTreeSet::new() };
         let client = Stream::connect(&address.to_string()).expect("a connection");
         let Stream::Tcp(tcp) = &client else { panic!("{address} is of TCP") };
         let remote = tcp.local_addr().expect("it has one");
@@ -75,6 +80,7 @@ impl Case {
             let child = value(&accepted, "child").unwrap();
             server.wait_log(|line| line.starts_with(&format!("end    child={child} exit=0 ")));
             assert_eq!(env(&text, "LISTEN_PID").unwrap_or(child), child);
+            assert_eq!(before.contains(&child.parse().unwrap()), spares, "{child} of {before:?}");
             assert!(server.stop().success());
         }
         let text = if start == Start::Hostile(Hostile::Closed) { self.with_log(&text) } else { text };
@@ -94,11 +100,17 @@ impl Case {
         normalise(text, &[(&format!("{log} {null}\n"), &format!("{log} {pipe}\n"))])
     }
 
-    fn start(&self, folder: &Folder, start: Start, program: &[&str]) -> (Server, SocketAddr) {
+    fn start(
+        &self,
+        folder: &Folder,
+        (start, spares): (Start, bool),
+        program: &[&str],
+    ) -> (Server, SocketAddr) {
         let address = free_address();
         let listener = address.to_string();
         let mut args = vec![listener.as_str(), "-v"];
         args.extend(self.options);
+        args.extend(spares.then_some("--spare=2:2"));
         args.push("--");
         args.extend(self.chain.iter().chain(program));
         let plain = tine_command(&args);
@@ -118,6 +130,13 @@ impl Case {
         };
         (Server::start(command, ready), address)
     }
+}
+
+/// Both spares of a server, once they are there.
+fn waiting(server: &Server) -> BTreeSet<u32> {
+    let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let own = || children(server.pid()).into_iter().filter(|pid| name(pid) == "tine\n").collect();
+    until("there are two spares", || Some(own()).filter(|all: &BTreeSet<u32>| all.len() == 2))
 }
 
 /// An address of the loopback that no other test listens at: with descriptors closed, a server cannot tell its port.

@@ -1,12 +1,13 @@
 //! A fixture of the tests: a handler that does what the first line of its client says, most of it bad.
 //!
 //! The lines are in [`act`]; any other line is echoed, and all that follows it. `prepare=FILE` on the command line makes
-//! each child append a line to FILE before it looks at its client, and end when FILE is not there.
+//! each child append a line to FILE before it looks at its client, and end when FILE is not there. It keeps the file open.
 
 #![forbid(unsafe_code)]
 
 mod common;
 
+use std::cell::OnceCell;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,11 +22,12 @@ use tine::{Conn, Handler};
 
 fn main() -> Result<(), tine::Error> {
     let server = common::server()?;
-    server.serve(Misbehaves { file: common::value("prepare") })
+    server.serve(Misbehaves { file: common::value("prepare"), kept: OnceCell::new() })
 }
 
 struct Misbehaves {
     file: Option<String>,
+    kept: OnceCell<File>,
 }
 
 impl Handler for Misbehaves {
@@ -33,7 +35,9 @@ impl Handler for Misbehaves {
 
     fn prepare(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
-        writeln!(File::options().append(true).open(file)?, "{}", std::process::id())
+        let mut file = File::options().append(true).open(file)?;
+        writeln!(file, "{}", std::process::id())?;
+        self.kept.set(file).map_err(|_| io::Error::other("prepared twice"))
     }
 
     fn serve(&self, conn: Conn) -> io::Result<()> {
@@ -43,6 +47,10 @@ impl Handler for Misbehaves {
         if line.starts_with(b"do ") {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             drop(from); // a client says no more before it is answered
+            if let ("do use what was prepared", Some(mut file)) = (&*line, self.kept.get()) {
+                writeln!(file, "{} again", std::process::id())?;
+                return writeln!(&conn, "used");
+            }
             return act(&line["do ".len()..], conn);
         }
         (&conn).write_all(&line)?;

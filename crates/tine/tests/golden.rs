@@ -14,7 +14,8 @@ use std::process::Command;
 
 use common::*;
 use rustix::process::{getgid, getgroups, getuid};
-use tine_testkit::{Hostile, Ready, Server, ask, compare_golden, example, hostile, normalise};
+use tine_testkit::server::until;
+use tine_testkit::{Hostile, Ready, Server, ask, children, compare_golden, example, hostile, normalise};
 
 /// The user that has no privileges, on every system.
 const NOBODY: u32 = 65_534;
@@ -28,8 +29,9 @@ enum Start {
 
 const STARTS: [Start; 3] = [Start::Fresh, Start::By(Hostile::Full), Start::By(Hostile::Closed)];
 
-/// What the child of a client sees, in a server that was started in this way, by root or by nobody.
-fn seen(start: Start, by_root: bool) -> String {
+/// What the child of a client sees, in a server that was started in this way, by root or by nobody: one that was born when the
+/// client came, or one that has waited for it.
+fn seen(start: Start, by_root: bool, spares: bool) -> String {
     let folder = Folder::new();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = folder.at("probe");
@@ -40,6 +42,7 @@ fn seen(start: Start, by_root: bool) -> String {
 
     let mut command = Command::new(&program);
     command.arg(&name);
+    command.args(spares.then_some("spares=2"));
     let (mut command, ready) = match start {
         Start::Fresh => (command, Ready::Line),
         Start::By(how @ Hostile::Full) => (hostile(command, how), Ready::Line),
@@ -50,8 +53,16 @@ fn seen(start: Start, by_root: bool) -> String {
     if !by_root && getuid().is_root() {
         command.uid(NOBODY).gid(NOBODY); // and no other groups
     }
-    let _server = Server::start(command, ready);
+    let server = Server::start(command, ready);
+    let before = if spares { wait_children(&server, 2) } else { Vec::new() };
     let text = String::from_utf8(ask(&name, b"").expect("an answer")).expect("text");
+    if spares {
+        // One of them has served, and another has taken its place.
+        until("there are two again", || {
+            let now = children(server.pid());
+            (now.len() == 2 && now != before).then_some(())
+        });
+    }
     match start {
         // Its log is /dev/null, which it has put in the place of what was closed.
         Start::By(Hostile::Closed) => normalise(&text, &[(LOG_CLOSED, LOG), (SAME_CLOSED, SAME)]),
@@ -97,16 +108,16 @@ fn a_handlers_child_of_root_is_the_same_whatever_its_master_inherited() {
     if !is_root("a server of root's") {
         return;
     }
-    for start in STARTS {
-        eprintln!("{start:?}");
-        compare_golden(golden("handler-root.txt"), &seen(start, true));
+    for (start, spares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
+        eprintln!("{start:?} spares={spares}");
+        compare_golden(golden("handler-root.txt"), &seen(start, true, spares));
     }
 }
 
 #[test]
 fn a_handlers_child_of_nobody_is_the_same_whatever_its_master_inherited() {
-    for start in STARTS {
-        eprintln!("{start:?}");
-        compare_golden(golden("handler-nobody.txt"), &without_names(&seen(start, false)));
+    for (start, spares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
+        eprintln!("{start:?} spares={spares}");
+        compare_golden(golden("handler-nobody.txt"), &without_names(&seen(start, false, spares)));
     }
 }

@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::*;
 use tine_testkit::server::until;
-use tine_testkit::{Baseline, Ready, Server, Stream, ask, echo_line, example, transfer};
+use tine_testkit::{Baseline, Ready, Server, Stream, ask, children, echo_line, example, transfer};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -323,4 +324,82 @@ fn an_answer_after_the_clients_last_word_arrives_whole() {
         client.rest().expect("the whole answer")
     });
     assert!(reply == lines, "{} bytes of {}", reply.len(), lines.len());
+}
+
+/// The children of a server with this file to prepare with, when there are two spares that have all they need.
+fn spares_of(file: &str) -> (Server, Vec<u32>) {
+    let server = Server::example("misbehave", &["spares=2", &format!("prepare={file}"), TCP]);
+    let spares = wait_children(&server, 2);
+    (server, spares)
+}
+
+fn lines_of(file: &str) -> Vec<String> {
+    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_spare_has_prepared_before_its_client_comes_and_finds_what_it_has_opened() {
+    let folder = Folder::new();
+    let file = folder.at("prepared");
+    fs::write(&file, "").unwrap();
+    let (server, spares) = spares_of(&file);
+    until("both have prepared, and nobody has come", || (lines_of(&file).len() == 2).then_some(()));
+    let mut client = Client::connect(server.addr(0));
+    let child = client.child(&server);
+    assert!(spares.contains(&child), "{child} of {spares:?}");
+    client.say("do use what was prepared\n").expect("a line");
+    assert_eq!(client.line().expect("an answer"), "used\n");
+    assert_eq!(end_of(&server, child), "exit=0");
+    let lines = lines_of(&file);
+    assert_eq!(lines.iter().filter(|line| **line == child.to_string()).count(), 1, "{lines:?}");
+    assert!(lines.contains(&format!("{child} again")), "{lines:?}");
+
+    let mut client = Client::connect(server.addr(0));
+    client.say("do list descriptors\n").expect("a line");
+    let told = client.line().expect("an answer");
+    assert!(told.starts_with("open [0, 1, 2, 3, "), "{told}");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn spares_that_cannot_prepare_are_made_more_and_more_seldom_and_clients_fare_as_without() {
+    let folder = Folder::new();
+    let file = folder.at("prepared");
+    let begun = Instant::now();
+    let server = Server::example("misbehave", &["spares=2", &format!("prepare={file}"), TCP]);
+    let lost = |server: &Server| server.log().lines().filter(|line| line.starts_with("spare ")).count();
+    until("four lots of two have died", || (lost(&server) > 6).then_some(()));
+    // A hundred, two hundred and four hundred milliseconds are between the lots.
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(700), "{took:?}");
+    assert!(server.log().contains("Error: "), "{}", server.log());
+
+    let mut client = Client::connect(server.addr(0));
+    assert_eq!(end_of(&server, client.child(&server)), "exit=1");
+    client.expect_gone();
+
+    fs::write(&file, "").unwrap();
+    echo_line(server.addr(0), "the next one can").expect("an echo");
+    let spares = wait_children(&server, 2);
+    assert!(spares.contains(&Client::served(server.addr(0)).child(&server)));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn spares_that_never_come_back_from_their_preparation_are_killed_when_they_are_too_old() {
+    let folder = Folder::new();
+    let file = folder.at("fifo");
+    assert!(Command::new("mkfifo").arg(&file).status().expect("mkfifo can be run").success());
+    let server = Server::example("misbehave", &["age=1", "spares=2", &format!("prepare={file}"), TCP]);
+    let first = wait_children(&server, 2);
+    let mut most = 0;
+    until("all of the first are gone", || {
+        let now = children(server.pid());
+        most = most.max(now.len());
+        now.iter().all(|pid| !first.contains(pid)).then_some(())
+    });
+    // Those who leave are killed after two seconds, and two are made each second.
+    assert!(most <= 8, "{most} at once");
+    assert!(!server.log().contains("spare "), "they were sent away: {}", server.log());
+    assert!(server.stop().success());
 }

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::time::Duration;
 use tine::admit::Reason;
-use tine::{Event, Server, Status};
+use tine::{Event, Server, Spares, Status};
 
-/// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N] [quiet]
-/// [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other arguments of the form `name=value` are
+/// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N]
+/// [spares=N[:MOST]] [age=SECONDS] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other arguments of the form `name=value` are
 /// the fixture's own.
 ///
 /// The clients of a test come from one address: it may have all children, and none are kept for others, unless
@@ -15,6 +15,8 @@ use tine::{Event, Server, Status};
 /// It says `ready ADDR...` on standard output when it has taken over the signals, so that a test may send some.
 pub fn server() -> Result<Server, tine::Error> {
     let (mut server, mut quiet, mut says_ready) = (Server::new().children(512), false, true);
+    let age =
+        value("age").map_or(Duration::from_secs(60), |seconds| Duration::from_secs(number(&seconds) as u64));
     server = server.limits(|limits| (limits.per_source, limits.reserve) = (Some(usize::MAX), Some(0)));
     for arg in std::env::args().skip(1) {
         server = match arg.split_once('=').unwrap_or((&arg, "")) {
@@ -23,6 +25,10 @@ pub fn server() -> Result<Server, tine::Error> {
             ("reserve", count) => server.limits(|limits| limits.reserve = Some(number(count))),
             ("patience", seconds) => server.patience(Duration::from_secs(number(seconds) as u64)),
             ("workers", count) => server.workers(number(count)),
+            ("spares", count) => {
+                let (least, most) = count.split_once(':').unwrap_or((count, count));
+                server.spares(Spares::new(number(least), number(most)).for_at_most(age))
+            }
             ("quiet", _) => {
                 quiet = true;
                 server
@@ -52,7 +58,6 @@ pub fn server() -> Result<Server, tine::Error> {
 }
 
 /// The value of a fixture's own argument `name=value`.
-#[allow(dead_code, reason = "not every fixture has arguments of its own")]
 pub fn value(name: &str) -> Option<String> {
     std::env::args().find_map(|arg| Some(arg.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
@@ -84,6 +89,7 @@ fn tell(event: &Event<'_>) {
         Event::Replaced { worker, how, lost } => {
             format!("worker pid={worker} {how} lost={}", u8::from(*lost))
         }
+        Event::Lost { spare, how } => format!("spare  pid={spare} {how}"),
         Event::Truncated { listener } => format!("cut    listener={listener}"),
         Event::Dropped { listener } => format!("drop   listener={listener}"),
         Event::Status(now) => status(now),
