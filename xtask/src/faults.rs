@@ -2,7 +2,8 @@
 //!
 //! The program is built with its feature `fault`: `TINE_FAULT=12:EMFILE` fails the twelfth call, counted over master
 //! and children. The walk asks for n = 1, 2, 3 ... and for each n first for the errno that is usual for the call, then
-//! for the others that the kernel may answer there ([`ERRNOS`]). It ends when days pass that the fault never struck.
+//! for the others that the kernel may answer there ([`ERRNOS`]). It ends when days pass that the fault never struck. Then all
+//! of it once more, with a child that is born before its client comes (`--spares`: only that).
 //! A run is a [`day`]; whether it was a good one is decided apart, by [`verdict`].
 
 mod day;
@@ -34,6 +35,7 @@ const ERRNOS: &[(&str, &[&str])] = &[
     ("epoll_wait", &["EINTR"]),
     ("poll", &["EINTR", "ENOMEM"]),
     ("wait4", &["EINTR"]),
+    ("waitid", &["EINTR"]),
     ("signalfd", &["EMFILE", "ENFILE", "ENOMEM"]),
     ("pidfd_open", &["EMFILE", "ENFILE", "ENOMEM"]),
     ("open", &["EMFILE", "ENFILE", "EINTR"]),
@@ -67,13 +69,24 @@ const BAD_DAYS_MAX: usize = 25;
 pub fn run(args: &[String]) -> Result {
     let mut args = Args::new(args);
     let only = args.number_after("--only")?;
-    let from = args.number_after("--from")?.or(only).unwrap_or(1);
+    let from = args.number_after("--from")?.or(only);
+    let spares = args.switch("--spares");
     let seconds = args.number_after("--seconds")?.unwrap_or(SECONDS_MAX);
     args.end()?;
 
     day::adopt_orphans()?;
-    let mut walk = Walk::prepare(only.is_some())?;
     let deadline = Instant::now() + Duration::from_secs(seconds);
+    let kinds: &[usize] = match (spares, from) {
+        (true, _) => &[1],
+        (false, Some(_)) => &[0],
+        (false, None) => &[0, 1],
+    };
+    kinds.iter().try_for_each(|spares| walk(*spares, only, from.unwrap_or(1), deadline))
+}
+
+/// Lets one call after the other fail, in a server with so many spares.
+fn walk(spares: usize, only: Option<u64>, from: u64, deadline: Instant) -> Result {
+    let mut walk = Walk::prepare(only.is_some(), spares)?;
     let mut quiet_days = 0;
     let mut n = from;
     loop {
@@ -96,7 +109,8 @@ pub fn run(args: &[String]) -> Result {
     match walk.bad.len() {
         0 if only.is_some() => Ok(()),
         0 => {
-            println!("clean  steps={} runs={}", n - u64::from(QUIET_DAYS_TO_END), walk.runs);
+            let steps = n - u64::from(QUIET_DAYS_TO_END);
+            println!("clean  spares={spares} steps={steps} runs={}", walk.runs);
             Ok(())
         }
         bad => Err(format!("{bad} of {} runs were bad: {}", walk.runs, walk.bad.join(", "))),
@@ -106,6 +120,7 @@ pub fn run(args: &[String]) -> Result {
 /// The walk so far.
 struct Walk {
     tine: PathBuf,
+    spares: usize,
     baseline: Baseline,
     talkative: bool,
     runs: u64,
@@ -115,21 +130,21 @@ struct Walk {
 
 impl Walk {
     /// Builds the program, and has one day without any fault: what it looks like at its end is the baseline.
-    fn prepare(talkative: bool) -> Result<Self> {
+    fn prepare(talkative: bool, spares: usize) -> Result<Self> {
         let built = build(&["-p", "tine-cli", "--features", "fault"])?;
         // A copy: the next build of anything would put the program without the feature back in its place.
         let tine = built.join("tine-fault");
         std::fs::copy(built.join("tine"), &tine).map_err(|why| format!("copy {}: {why}", tine.display()))?;
-        let record = Day::new(&tine, "count").pass();
+        let record = Day::new(&tine, "count", spares).pass();
         let baseline = Baseline::of(&record)
             .map_err(|why| format!("a day without a fault is not good already: {why}\n{}", record.told()))?;
         let calls = record.log.iter().find_map(|line| line.strip_prefix("fault  calls="));
         println!(
-            "day    faults=none calls={} descriptors={}",
+            "day    faults=none spares={spares} calls={} descriptors={}",
             calls.unwrap_or("unknown"),
             baseline.descriptors()
         );
-        Ok(Walk { tine, baseline, talkative, runs: 0, bad: Vec::new(), table: BTreeMap::new() })
+        Ok(Walk { tine, spares, baseline, talkative, runs: 0, bad: Vec::new(), table: BTreeMap::new() })
     }
 
     /// The days on which the n-th call fails; false if there was no such call.
@@ -143,7 +158,7 @@ impl Walk {
 
     fn day(&mut self, n: u64, errno: Option<&str>) -> Result<Option<Fault>> {
         let wish = errno.map_or(n.to_string(), |errno| format!("{n}:{errno}"));
-        let record = Day::new(&self.tine, &wish).pass();
+        let record = Day::new(&self.tine, &wish, self.spares).pass();
         self.runs += 1;
         let verdict = verdict::of(&record, &self.baseline);
         let name = record.fault.as_ref().map_or(format!("n={n} struck=no"), Fault::to_string);

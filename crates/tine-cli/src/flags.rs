@@ -143,7 +143,7 @@ pub struct Serve {
     pub acceptors: usize,
 
     /// Replace a spare that has waited for so long, so that no client gets an old address layout; 1m unless given
-    #[arg(long, value_name = "TIME", value_parser = deadline, requires = "spare")]
+    #[arg(long, value_name = "TIME", value_parser = age, requires = "spare")]
     pub spare_age: Option<Span>,
 
     /// By what all that a program starts is held together, so that it ends with its connection
@@ -371,6 +371,15 @@ fn spares(text: &str) -> Result<Spares, String> {
         (true, _) => Err(format!("{least} at least are more than {most} at most")),
         (_, 0) => Err("none at most is none at all; leave the option out".into()),
         _ => Ok(Spares::new(least, most)),
+    }
+}
+
+fn age(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span.0.is_zero() {
+        Err("a spare of no age is none; without the option it is 1m".into())
+    } else {
+        Ok(span)
     }
 }
 

@@ -387,3 +387,78 @@ fn rules_with_a_mistake() {
     -> 100
     ");
 }
+
+#[test]
+fn spares_that_are_no_two_numbers() {
+    assert_snapshot!(said(&["--spare", "8"]), @r"
+    error: invalid value '8' for '--spare <MIN:MAX>': it is MIN:MAX, as in 8:32, and at most 1024
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn more_spares_at_least_than_at_most() {
+    assert_snapshot!(said(&["--spare", "8:4"]), @r"
+    error: invalid value '8:4' for '--spare <MIN:MAX>': 8 at least are more than 4 at most
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn no_spares_at_most() {
+    assert_snapshot!(said(&["--spare", "0:0"]), @r"
+    error: invalid value '0:0' for '--spare <MIN:MAX>': none at most is none at all; leave the option out
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn very_many_spares() {
+    assert_snapshot!(said(&["--spare", "8:5000"]), @r"
+    error: invalid value '8:5000' for '--spare <MIN:MAX>': it is MIN:MAX, as in 8:32, and at most 1024
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn an_age_of_no_spares() {
+    assert_snapshot!(said(&["--spare-age", "1m"]), @r"
+    error: the following required arguments were not provided:
+      --spare <MIN:MAX>
+
+    Usage: tine serve ADDR... [OPTIONS] -- PROGRAM [ARG...]
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn an_age_of_nothing() {
+    assert_snapshot!(said(&["--spare", "1:2", "--spare-age", "0"]), @r"
+    error: invalid value '0' for '--spare-age <TIME>': a spare of no age is none; without the option it is 1m
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
+fn spares_behind_a_balancer() {
+    assert_snapshot!(said(&["--spare", "8:32", "--proxy", "required", "--proxy-from", "127.0.0.0/8"]), @r"
+    error: the argument '--spare <MIN:MAX>' cannot be used with '--proxy <WHEN>'
+
+    Usage: tine serve ADDR... [OPTIONS] -- PROGRAM [ARG...]
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}

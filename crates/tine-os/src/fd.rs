@@ -135,6 +135,11 @@ pub fn place(from: &[BorrowedFd<'_>], keep: &[RawFd]) -> io::Result<()> {
     close_from(from.len() as RawFd, keep)
 }
 
+/// Descriptors 0, 1 and 2 of a process that has them open, as [`fill_standard`] sees to. Nothing is asked for, not even memory.
+pub fn standard() -> [BorrowedFd<'static>; 3] {
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+}
+
 /// In a child: closes every descriptor from `first` on but those of `keep`, which must be sorted.
 ///
 /// # Errors

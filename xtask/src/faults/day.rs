@@ -24,6 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client waits for its next byte: longer than any pause a listener takes.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(8);
 
+/// How many descriptors of leaves a master may keep on a day: six clients were there, and those who wait, who had one or another.
+const LEAVES_MAX: usize = 2 * (6 + 2);
+
+/// Is this a leaf of the control group of the master?
+fn is_leaf(master: u32, link: &str) -> bool {
+    let Some((_, rest)) = link.split_once(&format!("/tine-{master}")) else { return false };
+    let rest = rest.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
+    rest.strip_prefix('/').is_some_and(|leaf| leaf.starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// From now on whatever loses its parent becomes our child, so that nothing can be left behind unseen.
 pub fn adopt_orphans() -> Result {
     let here = Pid::from_raw(std::process::id().cast_signed());
@@ -76,7 +86,7 @@ pub struct Record {
     pub status_told: bool,
     /// Descriptors of the master when all clients had gone; none if it was gone too.
     pub descriptors: Option<Descriptors>,
-    /// Children that were still there then, the dead ones counted.
+    /// Children that were still there then, the dead ones counted, but those that wait for a client.
     pub children: usize,
     /// How it ended; none if it had to be killed.
     pub exit: Option<ExitStatus>,
@@ -113,17 +123,20 @@ impl Record {
 pub struct Day {
     server: Child,
     name: String,
+    spares: usize,
     stdout: Lines,
     stderr: Lines,
 }
 
 impl Day {
-    /// Starts the server, with this wish for a fault.
-    pub fn new(tine: &Path, wish: &str) -> Self {
+    /// Starts the server, with this wish for a fault and so many children that wait for clients.
+    pub fn new(tine: &Path, wish: &str, spares: usize) -> Self {
         static DAYS: AtomicU64 = AtomicU64::new(0);
         let name = format!("tine-faults-{}-{}", std::process::id(), DAYS.fetch_add(1, Ordering::Relaxed));
         let mut server = Command::new(tine)
-            .args(["serve", "tcp://127.0.0.1:0", &format!("unix:@{name}"), "-1", "-v", "--", "cat"])
+            .args(["serve", "tcp://127.0.0.1:0", &format!("unix:@{name}"), "-1", "-v"])
+            .args((spares > 0).then(|| format!("--spare={spares}:{spares}")))
+            .args(["--", "cat"])
             .env("TINE_FAULT", wish)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -132,7 +145,7 @@ impl Day {
             .expect("the program was built a moment ago");
         let stdout = Lines::of(server.stdout.take().expect("stdout was asked to be a pipe"));
         let stderr = Lines::of(server.stderr.take().expect("stderr was asked to be a pipe"));
-        Day { server, name, stdout, stderr }
+        Day { server, name, spares, stdout, stderr }
     }
 
     /// Lives the day to its end, whatever happens in it.
@@ -187,16 +200,28 @@ impl Day {
         record.status_told = until_within(Duration::from_secs(3), || told().then_some(())).is_some();
     }
 
-    /// Waits until nobody is there any more but the master, and looks at what it holds.
+    /// Waits until nobody is there any more but the master and those who wait, and looks at what it holds.
     fn evening(&self, record: &mut Record) {
         let pid = self.server.id();
         let family = || children(pid).len() + zombies(pid).len();
-        until_within(PATIENCE, || (family() == 0).then_some(()));
-        record.children = family();
-        // The name of its control group has its number in it, and one more where that name was taken.
-        let own = format!("/tine-{pid}");
-        let plain = |link: String| if link.contains(&own) { "control group".to_string() } else { link };
-        record.descriptors = fds(pid).ok().map(|fds| kinds(fds.into_values().map(plain)));
+        until_within(PATIENCE, || (family() == self.spares).then_some(()));
+        record.children = family().saturating_sub(self.spares);
+        record.descriptors = fds(pid).ok().map(|fds| {
+            let (leaves, others): (Vec<_>, Vec<_>) = fds.into_values().partition(|link| is_leaf(pid, link));
+            // The name of its control group has its number in it, and one more where that name was taken.
+            let own = format!("/tine-{pid}");
+            let plain = |link: String| if link.contains(&own) { "control group".to_string() } else { link };
+            let mut kinds = kinds(others.into_iter().map(plain));
+            // Kept for the next child, two of each, as many as there were at once at most.
+            if leaves.len() > LEAVES_MAX {
+                kinds.insert("leaf of a control group".to_string(), leaves.len());
+            }
+            // Where SIGCHLD cannot be relied on, who waits is watched by a descriptor.
+            if let Some(count) = kinds.get_mut("anon_inode:[pidfd]") {
+                *count -= self.spares.min(*count);
+            }
+            kinds
+        });
     }
 
     /// Waits for the server to end; kills it if it does not.
@@ -310,7 +335,7 @@ fn kinds(links: impl Iterator<Item = String>) -> Descriptors {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, kinds};
+    use super::{Fault, is_leaf, kinds};
 
     #[test]
     fn the_line_of_a_fault_is_read() {
@@ -319,6 +344,19 @@ mod tests {
         assert_eq!(fault.to_string(), "n=12 call=accept4 errno=EMFILE");
         assert_eq!(Fault::parse("fault  calls=57"), None);
         assert_eq!(Fault::parse("accept peer=x call=1 n=2 errno=3"), None);
+    }
+
+    #[test]
+    fn a_leaf_is_what_is_in_a_group_of_the_masters() {
+        for (link, leaf) in [
+            ("/sys/fs/cgroup/tine-7/0", true),
+            ("/sys/fs/cgroup/tine-7-2/12/cgroup.procs", true),
+            ("/sys/fs/cgroup/tine-7", false),
+            ("/sys/fs/cgroup/tine-7/cgroup.procs", false),
+            ("pipe:[7]", false),
+        ] {
+            assert_eq!(is_leaf(7, link), leaf, "{link}");
+        }
     }
 
     #[test]

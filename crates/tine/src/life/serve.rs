@@ -304,10 +304,13 @@ impl Service for Program {
         // Its number is closed with all others when it has been placed.
         let client = ManuallyDrop::new(client);
         self.prepare(&told.client(), rules.of(&told.peer));
-        let (input, output, errors) = (io::stdin(), io::stdout(), io::stderr());
-        let errors = if self.stderr == Stderr::Socket { client.as_fd() } else { errors.as_fd() };
+        // Taking down who the client is asks for memory, which it may in a process with memory of its own. From here to exec
+        // nothing does.
+        tine_os::fork::counts_anew();
+        let [input, output, errors] = fd::standard();
+        let errors = if self.stderr == Stderr::Socket { client.as_fd() } else { errors };
         let in_and_out = [client.as_fd(), client.as_fd(), errors];
-        let third = [input.as_fd(), output.as_fd(), errors, client.as_fd()];
+        let third = [input, output, errors, client.as_fd()];
         let fds: &[_] = match self.sockets {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,

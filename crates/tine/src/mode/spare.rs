@@ -230,8 +230,7 @@ impl Bed {
         workplace.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
     }
 
-    /// In a spare: waits for its client. The process ends when there is none to come. What it takes down of its client is
-    /// memory that it asks for, and a spare is a copy of the master where it may.
+    /// In a spare: waits for its client. The process ends when there is none to come.
     ///
     /// # Errors
     /// When the line does not work.
@@ -242,7 +241,6 @@ impl Bed {
             exit(0);
         }
         let told = Handover::from_bytes(&bytes[..length]);
-        tine_os::fork::counts_anew();
         fds.pop().zip(told).ok_or_else(|| Step::Client.failed()(io::ErrorKind::InvalidData.into()))
     }
 }
