@@ -1,7 +1,8 @@
 //! Quiescence: after all that was done to it, a server is as it was before.
 //!
 //! A leak is a descriptor, a child, a zombie, a slot, a connection, memory or a process in a child's control group
-//! that is still there when the last client has gone. A [`Baseline`] is taken of a server that has served one client, and
+//! that is still there when the last client has gone, at the server or at a process that works for it: acceptors have
+//! clients of their own. A [`Baseline`] is taken of a server that has served one client, and
 //! [`Server::quiescent`] waits for the same picture again; what still differs at the deadline fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,10 @@ pub struct Baseline {
     pid: u32,
     fds: BTreeMap<i32, String>,
     children: usize,
+    /// How many children its children have, all together: acceptors have nobody, or a guardian each.
+    grandchildren: usize,
+    /// What its children hold, by their number.
+    held: BTreeMap<u32, BTreeMap<String, usize>>,
     memory_kib: u64,
     asks_status: bool,
     by_kind: bool,
@@ -79,15 +84,18 @@ impl Baseline {
         probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
         wait: Duration,
     ) -> Result<Baseline, String> {
-        let children = procfs::family(pid).0.len(); // workers, or nobody
+        let (children, grandchildren) = (procfs::family(pid).0, grandchildren(pid).0.len()); // workers, or nobody
+        let children = children.len();
         probe().map_err(|error| format!("no answer to the first probe: {error}"))?;
         let asks_status = pid == server.pid() && answers_status(server);
-        settle(server, pid, children, asks_status, wait)?;
+        settle(server, pid, (children, grandchildren), asks_status, wait)?;
         let unreadable = |error| format!("read /proc/{pid}: {error}");
         Ok(Baseline {
             pid,
             fds: without_leaves(pid, procfs::fds(pid).map_err(unreadable)?).0,
             children,
+            grandchildren,
+            held: held(pid),
             memory_kib: procfs::private_dirty_kib(pid).map_err(unreadable)?,
             asks_status,
             by_kind: false,
@@ -117,6 +125,21 @@ impl Baseline {
         if !dead.is_empty() {
             found.push(format!("zombies {dead:?}"));
         }
+        let (below, dead) = grandchildren(self.pid);
+        if below.len() != self.grandchildren {
+            found.push(format!("{} grandchildren at the baseline, now {below:?}", self.grandchildren));
+        }
+        if !dead.is_empty() {
+            found.push(format!("zombies of its children {dead:?}"));
+        }
+        for (child, now) in held(self.pid) {
+            match self.held.get(&child) {
+                Some(before) if *before != now => {
+                    found.push(format!("its child {child} had {before:?}, now {now:?}"));
+                }
+                _ => {}
+            }
+        }
         match procfs::fds(self.pid) {
             Ok(now) => {
                 let (now, leaves) = without_leaves(self.pid, now);
@@ -127,7 +150,7 @@ impl Baseline {
             }
             Err(error) => found.push(format!("/proc/{}/fd: {error}", self.pid)),
         }
-        for leaf in groups::populated(self.pid) {
+        for leaf in alive.iter().chain([&self.pid]).flat_map(|pid| groups::populated(*pid)) {
             // A child that waits for its client has its leaf already, and was counted above.
             let members = groups::members(&leaf);
             if members.is_empty() || !members.iter().all(|member| alive.contains(member)) {
@@ -202,14 +225,16 @@ impl Server {
 fn settle(
     server: &Server,
     pid: u32,
-    children: usize,
+    (children, below): (usize, usize),
     asks_status: bool,
     wait: Duration,
 ) -> Result<(), String> {
     let settled = until_within(wait, || {
         let (alive, dead) = procfs::family(pid);
         let open = if asks_status { server.status().open } else { 0 };
-        (alive.len() == children && dead.is_empty() && open == 0).then_some(())
+        let quiet = alive.len() == children && dead.is_empty() && open == 0;
+        let (alive, dead) = grandchildren(pid);
+        (quiet && alive.len() == below && dead.is_empty()).then_some(())
     });
     settled.ok_or_else(|| {
         let (alive, dead) = procfs::family(pid);
@@ -217,6 +242,25 @@ fn settle(
             "no rest after the first probe: {children} children before it, now {alive:?}, zombies {dead:?}"
         )
     })
+}
+
+/// The children of a process's children, the living and the dead.
+fn grandchildren(pid: u32) -> (Vec<u32>, Vec<u32>) {
+    let families = procfs::children(pid).into_iter().map(procfs::family);
+    families.fold(Default::default(), |(alive, dead), (more, gone)| {
+        ([alive, more].concat(), [dead, gone].concat())
+    })
+}
+
+/// What its children hold that could be a client's, or could tell of one: how many of each.
+fn held(pid: u32) -> BTreeMap<u32, BTreeMap<String, usize>> {
+    const KINDS: [&str; 2] = ["socket", "anon_inode:[pidfd]"];
+    let of = |child| {
+        let mut kinds = kinds(&procfs::fds(child).ok()?);
+        kinds.retain(|kind, _| KINDS.contains(&kind.as_str()));
+        Some((child, kinds))
+    };
+    procfs::children(pid).into_iter().filter_map(of).collect()
 }
 
 /// Whether SIGUSR1 is something the server expects (else it would die of it) and answers.

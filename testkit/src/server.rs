@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -336,8 +337,18 @@ impl Server {
     /// All processes that the server or its children have started, as far as they can be found.
     fn family(&self) -> Vec<Stat> {
         let mut pids = procfs::descendants(self.pid);
-        pids.extend(groups::of(self.pid).iter().flat_map(|group| groups::members(group)));
+        pids.extend(self.groups().iter().flat_map(|group| groups::members(group)));
         pids.into_iter().filter_map(procfs::stat).collect()
+    }
+
+    /// The control groups of the server, and of the acceptors that it has or had.
+    fn groups(&self) -> Vec<PathBuf> {
+        let log = self.log.lock();
+        let told = |line: &String| line.strip_prefix("acceptor pid=")?.split(' ').next()?.parse().ok();
+        let mut owners: Vec<u32> = log.lines.iter().filter_map(told).collect();
+        owners.extend(procfs::children(self.pid));
+        owners.push(self.pid);
+        owners.into_iter().flat_map(groups::of).collect()
     }
 
     /// What is left of a server that has ended.
@@ -349,8 +360,9 @@ impl Server {
         };
         let processes = family.iter().filter(|stat| is_same(stat));
         let mut left: Vec<String> = processes.map(|stat| format!("the process {}", stat.pid)).collect();
-        left.extend(groups::of(self.pid).iter().map(|group| {
-            format!("the control group {}, with {:?} in it", group.display(), groups::members(group))
+        let owned = family.iter().flat_map(|stat| groups::of(stat.pid));
+        left.extend(owned.chain(self.groups()).map(|group| {
+            format!("the control group {}, with {:?} in it", group.display(), groups::members(&group))
         }));
         if !self.log.lock().ended {
             left.push("somebody who can write to its log".to_owned());
@@ -383,9 +395,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         let mut child = self.child();
         if let Ok(None) = child.try_wait() {
+            let helpers = procfs::children(self.pid);
             let _ = child.kill(); // it may have ended already: std then does nothing
             // Until it is waited for nobody else has its number, and with it the names of its groups.
             groups::kill(self.pid);
+            // Its acceptors' own, which end with it.
+            helpers.into_iter().for_each(groups::kill);
         }
         let _ = child.wait();
     }

@@ -1,8 +1,9 @@
 //! `cargo xtask churn`: very many connections, one short line each, and nothing lost or left behind.
 //!
-//! The library's `echo` example answers them, or (`--program`) `tine serve` with a program for each. The clients are
-//! testkit's: they compare every byte. The server must be as it was before when they have gone. With `--spare MIN:MAX` it has
-//! children ready; these are renewed each second, so that at rest there are as many as at the least.
+//! The library's `echo` example answers them, or (`--program`) `tine serve` with a program for each; with `--acceptors N` by so
+//! many processes that accept. The clients are testkit's: they compare every byte. The server must be as it was before when they
+//! have gone. With `--spare MIN:MAX` it has children ready; these are renewed each second, so that at rest there are as many as
+//! at the least.
 
 use std::process::Command;
 use std::time::Duration;
@@ -27,18 +28,21 @@ pub fn run(args: &[String]) -> Result {
     let program = args.all_after("--program");
     args.switch("--handler");
     let spare = args.text_after("--spare")?;
+    let acceptors = args.number_after("--acceptors")?;
     let total = args.number().unwrap_or(CONNECTIONS);
     args.end()?;
 
     let server = match program {
-        Some(program) => with_program(program, spare.as_deref())?,
-        None => with_handler(spare.as_deref())?,
+        Some(program) => with_program(program, spare.as_deref(), acceptors)?,
+        None => with_handler(spare.as_deref(), acceptors)?,
     };
     let baseline = match &spare {
         Some(spare) => {
             let least = spare.split(':').next().and_then(|least| least.parse().ok());
             let least: usize = least.ok_or(format!("--spare {spare}: it is MIN:MAX"))?;
-            until("the spares are there", || (children(server.pid()).len() == least).then_some(()));
+            if acceptors.is_none() {
+                until("the spares are there", || (children(server.pid()).len() == least).then_some(()));
+            }
             Baseline::of(&server).by_kind()
         }
         None => Baseline::of(&server),
@@ -63,7 +67,7 @@ pub fn run(args: &[String]) -> Result {
 }
 
 /// `tine serve` with a program that echoes, `cat` unless told otherwise.
-fn with_program(mut program: Vec<String>, spare: Option<&str>) -> Result<Server> {
+fn with_program(mut program: Vec<String>, spare: Option<&str>, acceptors: Option<u64>) -> Result<Server> {
     if program.is_empty() {
         program.push("/bin/cat".to_string());
     }
@@ -73,16 +77,23 @@ fn with_program(mut program: Vec<String>, spare: Option<&str>) -> Result<Server>
     // One source with all its clients, which a quarter of the children would be too few for.
     command.args(["serve", listener, "-1", "-c", "64", "-C", "64"]);
     command.args(spare.iter().flat_map(|spare| ["--spare", spare, "--spare-age", "1s"]));
+    if let Some(count) = acceptors {
+        command.args(["--acceptors", &count.to_string()]);
+    }
     command.arg("--").args(program);
     Ok(Server::start(command, Ready::Ports(vec![listener.to_string()])))
 }
 
-/// The library's example, which forks and does not exec.
-fn with_handler(spare: Option<&str>) -> Result<Server> {
-    let echo = build(&["--release", "-p", "tine", "--example", "echo"])?.join("examples/echo");
-    let mut command = Command::new(echo);
+/// The library's example, which forks and does not exec; with acceptors, the same as a fixture that can be told so.
+fn with_handler(spare: Option<&str>, acceptors: Option<u64>) -> Result<Server> {
+    let example = if acceptors.is_some() { "watched" } else { "echo" };
+    let built = build(&["--release", "-p", "tine", "--example", example])?;
+    let mut command = Command::new(built.join("examples").join(example));
     command.args(spare.iter().flat_map(|spare| ["age=1".to_owned(), format!("spares={spare}")]));
     command.arg("tcp://127.0.0.1:0");
+    if let Some(count) = acceptors {
+        command.args(["quiet".to_owned(), format!("acceptors={count}")]);
+    }
     Ok(Server::start(command, Ready::Line))
 }
 

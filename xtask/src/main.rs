@@ -53,7 +53,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "churn",
-        args: "[N] [--spare MIN:MAX] [--handler | --program [PROG ARG...]]",
+        args: "[N] [--acceptors N] [--spare MIN:MAX] [--handler | --program [PROG ARG...]]",
         about: "N connections (1,000,000), every reply checked, nothing left behind",
         run: churn::run,
     },

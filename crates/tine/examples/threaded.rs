@@ -1,4 +1,4 @@
-//! A program with threads and children of its own beside a server: `threaded ADDR`.
+//! A program with threads and children of its own beside a server: `threaded ADDR [ACCEPTORS]`.
 //!
 //! The server is started before the first thread. Commands on standard input: `child` runs `true` and waits for it,
 //! `any` waits for any child and says there is none, `threads` says how many there are, `status`, `drain`, `stop`.
@@ -11,7 +11,8 @@ use tine::{Conn, Server, Status};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = std::env::args().nth(1).unwrap_or("127.0.0.1:0".into());
-    let server = Server::new().listen(&addr)?;
+    let acceptors = std::env::args().nth(2).map_or(Ok(1), |count| count.parse())?;
+    let server = Server::new().listen(&addr)?.acceptors(acceptors);
     let mut server = server.start(|conn: Conn| io::copy(&mut &conn, &mut &conn).map(drop))?;
 
     // From here on the program does as it likes.

@@ -501,8 +501,8 @@ impl Server {
             let name = listener.name.clone();
             let failed = |why: BindError| StartError::Listener { listen: name, why };
             seat(listener, crew.len(), events).map_err(failed)?;
-            if listener.seats() == crew.len() {
-                // Without it the kernel spreads them by a hash.
+            // Where several are on one processor, and where this cannot be, the kernel spreads clients by a hash.
+            if listener.seats() == crew.len() && crew.is_apart() {
                 if let Err(error) = steer(&listener.fd, &steps) {
                     events(&Event::Odd {
                         what: "steer clients to the acceptor of their processor",

@@ -6,7 +6,8 @@ use tine::admit::Reason;
 use tine::{Event, Server, Spares, Status};
 
 /// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N]
-/// [spares=N[:MOST]] [age=SECONDS] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other arguments of the form `name=value` are
+/// [spares=N[:MOST]] [age=SECONDS] [acceptors=N] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other
+/// arguments of the form `name=value` are
 /// the fixture's own.
 ///
 /// The clients of a test come from one address: it may have all children, and none are kept for others, unless
@@ -29,6 +30,7 @@ pub fn server() -> Result<Server, tine::Error> {
                 let (least, most) = count.split_once(':').unwrap_or((count, count));
                 server.spares(Spares::new(number(least), number(most)).for_at_most(age))
             }
+            ("acceptors", count) => server.acceptors(number(count)),
             ("quiet", _) => {
                 quiet = true;
                 server
@@ -65,8 +67,9 @@ pub fn value(name: &str) -> Option<String> {
 /// Tells an event in one line and one write, so that what a child writes at the same time does not come between.
 fn tell(event: &Event<'_>) {
     let line = match event {
-        Event::Listening { listener, children, backlog, trees, .. } => {
-            format!("listen {listener} children={children} backlog={backlog} trees={trees}")
+        Event::Listening { listener, children, backlog, trees, acceptors } => {
+            let also = if *acceptors > 1 { format!(" acceptors={acceptors}") } else { String::new() };
+            format!("listen {listener} children={children} backlog={backlog} trees={trees}{also}")
         }
         Event::Accepted { peer, child, open, most, .. } => {
             format!("accept peer={peer} child={child} open={open}/{most}")
@@ -90,6 +93,7 @@ fn tell(event: &Event<'_>) {
             format!("worker pid={worker} {how} lost={}", u8::from(*lost))
         }
         Event::Lost { spare, how } => format!("spare  pid={spare} {how}"),
+        Event::AcceptorReplaced { acceptor, how, by } => format!("acceptor pid={acceptor} {how} by={by}"),
         Event::Truncated { listener } => format!("cut    listener={listener}"),
         Event::Dropped { listener } => format!("drop   listener={listener}"),
         Event::Status(now) => status(now),

@@ -269,7 +269,9 @@ impl Master {
                 }
             }
             _ => {
-                let (open, most) = (self.children.len() + 1, self.admit.limits().children);
+                // It is among them elsewhere already.
+                let own = usize::from(!self.admit.is_shared());
+                let (open, most) = (self.open_everywhere() + own, self.admit.limits().children);
                 (self.events)(&Event::Accepted { peer: &child.peer, via: None, child: pid.id(), open, most });
                 if accepted {
                     self.ends.begins(mark(ticket, pid), child.sign.is_some(), born);
@@ -462,7 +464,7 @@ impl Master {
                     child.standing = standing;
                 }
                 self.ends.begins(mark(ticket, pid), coarse, now);
-                let (open, most) = (self.children.len(), self.admit.limits().children);
+                let (open, most) = (self.open_everywhere(), self.admit.limits().children);
                 (self.events)(&Event::Accepted { peer: &peer, via: Some(&via), child: pid.id(), open, most });
             }
         }

@@ -126,7 +126,7 @@ impl Master {
         if !matches!(child.standing, Standing::Unwelcome) {
             self.served += 1;
             self.failed += u64::from(!outcome.how.is_success());
-            let open = self.children.len();
+            let open = self.open_everywhere();
             (self.events)(&Event::Ended { child: pid.id(), peer: &child.peer, outcome, open });
             let faults = [
                 reap::fault(outcome, service.panics()),

@@ -388,6 +388,7 @@ impl Master {
         let spares = self.spares.as_ref().map_or(0, Parked::len);
         let others = self.crew.as_ref().map(|crew| crew.sum(|seat| self.admit.notes_of(seat)));
         let others = others.unwrap_or_default();
+        // Of an acceptor, what it has itself.
         let open = if self.crew.is_some() { self.admit.open() } else { self.children.len() };
         Status {
             open,
@@ -399,6 +400,11 @@ impl Master {
             paused: paused + others.paused as usize,
             spares: spares + others.spares as usize,
         }
+    }
+
+    /// How many children there are, or slots taken, here and at all others that admission is shared with.
+    fn open_everywhere(&mut self) -> usize {
+        if self.admit.is_shared() { self.admit.open() } else { self.children.len() }
     }
 
     /// Which listeners are looked at.

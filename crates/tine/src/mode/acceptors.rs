@@ -121,6 +121,11 @@ impl Crew {
         self.posts.iter().map(|post| post.processor).collect()
     }
 
+    /// Whether each has a processor of its own.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.posts.len() <= self.common.processors.numbers().count()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.posts.len()
     }
