@@ -84,8 +84,8 @@ impl Baseline {
         probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
         wait: Duration,
     ) -> Result<Baseline, String> {
-        let (children, grandchildren) = (procfs::family(pid).0, grandchildren(pid).0.len()); // workers, or nobody
-        let children = children.len();
+        // Workers, acceptors, what those have beside clients; or nobody.
+        let (children, grandchildren) = helpers(server, pid, wait)?;
         probe().map_err(|error| format!("no answer to the first probe: {error}"))?;
         let asks_status = pid == server.pid() && answers_status(server);
         settle(server, pid, (children, grandchildren), asks_status, wait)?;
@@ -252,6 +252,26 @@ fn grandchildren(pid: u32) -> (Vec<u32>, Vec<u32>) {
     })
 }
 
+/// How many children a server has that nobody has come to yet, and how many those have: once all have begun that it says.
+fn helpers(server: &Server, pid: u32, wait: Duration) -> Result<(usize, usize), String> {
+    let mut acceptors = 1;
+    if server.called().contains("acceptors") {
+        let (_, line) = server.log_within(0, wait, |line| line.starts_with("listen "))?;
+        let told = line.split(" acceptors=").nth(1).and_then(|count| count.split(' ').next()?.parse().ok());
+        acceptors = told.unwrap_or(acceptors);
+    }
+    let least = if acceptors > 1 { acceptors } else { 0 };
+    let begun = || {
+        let (children, below) = (procfs::children(pid), grandchildren(pid).0.len());
+        let sleeps = |child: &u32| procfs::stat(*child).is_some_and(|stat| stat.state == 'S');
+        // Each has as many as the others.
+        let all = acceptors == 1 || below.is_multiple_of(acceptors) && children.iter().all(sleeps);
+        (children.len() >= least && all).then_some((children.len(), below))
+    };
+    until_within(wait, begun)
+        .ok_or_else(|| format!("{acceptors} acceptors, and only {:?}", procfs::children(pid)))
+}
+
 /// What its children hold that could be a client's, or could tell of one: how many of each.
 fn held(pid: u32) -> BTreeMap<u32, BTreeMap<String, usize>> {
     const KINDS: [&str; 2] = ["socket", "anon_inode:[pidfd]"];
@@ -411,6 +431,13 @@ mod tests {
         let zombie = procfs::zombies(server.pid());
         assert_eq!(zombie.len(), 1);
         assert!(why.ends_with(&format!("zombies {zombie:?}")), "{why}");
+    }
+
+    #[test]
+    fn leaves_that_are_kept_are_counted_apart_and_the_group_is_not() {
+        let links = ["/x/tine-7", "/x/tine-7/0", "/x/tine-7/0/cgroup.events", "/x/tine-8/0", "socket:[1]"];
+        let (others, leaves) = without_leaves((0..).zip(links.map(str::to_owned)).collect(), 7);
+        assert_eq!((others.into_keys().collect::<Vec<_>>(), leaves), (vec![0, 3, 4], 2));
     }
 
     #[test]

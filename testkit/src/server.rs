@@ -201,6 +201,11 @@ impl Server {
         lines
     }
 
+    /// How it was started.
+    pub fn called(&self) -> &str {
+        &self.called
+    }
+
     /// The process that was started.
     pub fn pid(&self) -> u32 {
         self.pid

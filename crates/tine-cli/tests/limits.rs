@@ -1,5 +1,5 @@
 //! Limits: each lets in exactly as many as it says, whatever the clients' family, says why the others go, and is over by
-//! itself. Nobody who has not come too often suffers from those who do.
+//! itself. Nobody who has not come too often suffers from those who do. All the same whether one process accepts or several.
 
 #[path = "support/clients.rs"]
 mod clients;
@@ -7,21 +7,40 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use clients::Family::{Mapped, Unix, V4, V6};
-use clients::{Client, Family, HELLO, is_inside};
+use clients::{Client, Family, HELLO, is_inside, on_processor};
 use support::{Folder, left_out_without_root, value};
 use tine_testkit::refusals::{self, connect_from, counter, counters, reset};
 use tine_testkit::server::{DEADLINE, until, until_within};
 use tine_testkit::{Baseline, Server, Stream, binary};
 
+/// Whose clients come, and how many processes accept them.
+#[derive(Clone, Copy)]
+struct House {
+    family: Family,
+    acceptors: usize,
+}
+
+impl From<Family> for House {
+    fn from(family: Family) -> House {
+        House { family, acceptors: 1 }
+    }
+}
+
+/// How many acceptors are tried; more than there are processors, too.
+const ACCEPTORS: [usize; 3] = [2, 3, 5];
+
 /// A server with `cat`, and its clients' way to it.
 struct Place {
     family: Family,
+    /// How many clients have come: each arrives at another processor than the one before.
+    came: AtomicUsize,
     server: Server,
     baseline: Baseline,
     _folder: Folder,
@@ -29,18 +48,31 @@ struct Place {
 
 impl Place {
     /// Serves with these options, and nobody has been there but the one of the baseline, who came as source 0.
-    fn new(family: Family, options: &[&str]) -> Place {
+    fn new(house: impl Into<House>, options: &[&str]) -> Place {
+        let House { family, acceptors } = house.into();
+        let acceptors = acceptors.to_string();
+        let options = [options, &["--acceptors", &acceptors]].concat();
         let folder = Folder::new();
         let listener = family.listener(&folder.text(""));
-        let server = Server::tine(&[&[&*listener, "-v"], options, &["--", "cat"]].concat());
+        let server = Server::tine(&[&[&*listener, "-v"], &*options, &["--", "cat"]].concat());
         let address = server.addr(0).to_owned();
         let baseline = Baseline::with(&server, move || family.client(&address, 0, HELLO).is_served_or_why());
-        Place { family, server, baseline, _folder: folder }
+        Place { family, came: AtomicUsize::new(0), server, baseline, _folder: folder }
     }
 
     /// A client of this source: it has said hello.
     fn client(&self, source: u8) -> Client {
-        self.family.client(self.server.addr(0), source, HELLO)
+        self.comes(|| self.family.client(self.server.addr(0), source, HELLO))
+    }
+
+    /// Somebody comes, at another processor than the one before.
+    fn comes<T>(&self, who: impl FnOnce() -> T) -> T {
+        on_processor(self.came.fetch_add(1, Ordering::Relaxed), who)
+    }
+
+    /// A client of this network of IPv4.
+    fn of_network(&self, network: u8) -> Client {
+        self.comes(|| Client::from(Ipv4Addr::new(127, network, 0, 1), self.server.socket(0), HELLO))
     }
 
     fn clients(&self, source: u8, count: usize) -> Vec<Client> {
@@ -102,8 +134,8 @@ impl Place {
 
 // Each limit by itself, for one family.
 
-fn all_children_taken_is_a_wait(family: Family) {
-    let place = Place::new(family, &["-c", "4", "-C", "4", "--reserve", "0"]);
+fn all_children_taken_is_a_wait(house: House) {
+    let place = Place::new(house, &["-c", "4", "-C", "4", "--reserve", "0"]);
     let mut here: Vec<Client> = (0..3).map(|_| place.served(0)).collect();
     assert_eq!(place.server.status().open, 3);
     here.push(place.served(0));
@@ -131,8 +163,8 @@ fn all_children_taken_is_a_wait(family: Family) {
     place.ends(&[]);
 }
 
-fn a_source_has_as_many_as_it_may_have(family: Family) {
-    let place = Place::new(family, &["-c", "64", "-C", "3:three are enough"]);
+fn a_source_has_as_many_as_it_may_have(house: House) {
+    let place = Place::new(house, &["-c", "64", "-C", "3:three are enough"]);
     let mut here: Vec<Client> = (0..3).map(|_| place.served(0)).collect();
     place.refused(0, "three are enough\n");
     let other = place.served(1);
@@ -152,9 +184,9 @@ fn a_source_has_as_many_as_it_may_have(family: Family) {
     place.ends(&[("source", 32)]);
 }
 
-fn a_source_may_come_so_often(family: Family) {
+fn a_source_may_come_so_often(house: House) {
     const EVERY: Duration = Duration::from_secs(2);
-    let place = Place::new(family, &["--rate-per-source=30/m:5"]);
+    let place = Place::new(house, &["--rate-per-source=30/m:5"]);
     // Not source 0, which has come once already.
     let start = Instant::now();
     let visit = |source: u8| place.client(source).is_served_or_why().is_ok();
@@ -177,8 +209,8 @@ fn a_source_may_come_so_often(family: Family) {
     place.ends(&[("rate", refused)]);
 }
 
-fn all_together_may_come_so_often(family: Family) {
-    let place = Place::new(family, &["--rate=20/s:5", "-C", "64"]);
+fn all_together_may_come_so_often(house: House) {
+    let place = Place::new(house, &["--rate=20/s:5", "-C", "64"]);
     // The baseline's probe was one of the first five; it may have been refilled by now.
     let start = Instant::now();
     let clients = place.clients(0, 50);
@@ -196,10 +228,10 @@ fn all_together_may_come_so_often(family: Family) {
     place.ends(&[]);
 }
 
-fn a_full_house_refuses(family: Family) {
+fn a_full_house_refuses(house: House) {
     let told = "come back later\n";
     let place =
-        Place::new(family, &["-c", "4", "-C", "64", "--reserve", "0", "--on-full", "refuse:come back later"]);
+        Place::new(house, &["-c", "4", "-C", "64", "--reserve", "0", "--on-full", "refuse:come back later"]);
     let mut here: Vec<Client> = (0..3).map(|_| place.served(0)).collect();
     here.push(place.served(0));
     place.refused(0, told);
@@ -218,9 +250,9 @@ fn a_full_house_refuses(family: Family) {
     place.ends(&[("full", 43)]);
 }
 
-fn so_many_wait_in_the_room(family: Family) {
+fn so_many_wait_in_the_room(house: House) {
     let options = ["-c", "2", "-C", "64", "--reserve", "0", "--on-full", "queue:3:1h:you are number %d"];
-    let place = Place::new(family, &options);
+    let place = Place::new(house, &options);
     let mut here: Vec<Client> = (0..2).map(|_| place.served(0)).collect();
     let mut room = Vec::new();
     for number in 1..=3 {
@@ -252,14 +284,15 @@ fn so_many_wait_in_the_room(family: Family) {
 }
 
 /// All of them, one after the other; those that wait for a rate beside the others.
-fn each_limit(family: Family) {
+fn each_limit(house: impl Into<House>) {
+    let house = house.into();
     thread::scope(|scope| {
-        scope.spawn(|| a_source_may_come_so_often(family));
-        scope.spawn(|| all_together_may_come_so_often(family));
-        all_children_taken_is_a_wait(family);
-        a_source_has_as_many_as_it_may_have(family);
-        a_full_house_refuses(family);
-        so_many_wait_in_the_room(family);
+        scope.spawn(|| a_source_may_come_so_often(house));
+        scope.spawn(|| all_together_may_come_so_often(house));
+        all_children_taken_is_a_wait(house);
+        a_source_has_as_many_as_it_may_have(house);
+        a_full_house_refuses(house);
+        so_many_wait_in_the_room(house);
     });
 }
 
@@ -284,6 +317,30 @@ fn each_limit_is_exact_and_ends_by_itself_for_ipv4_at_a_listener_for_both() {
 fn each_limit_is_exact_and_ends_by_itself_for_users_of_this_machine() {
     if !left_out_without_root("clients that are other users") {
         each_limit(Unix);
+    }
+}
+
+/// The same with several that accept.
+fn each_limit_over_acceptors(family: Family) {
+    ACCEPTORS.into_iter().for_each(|acceptors| each_limit(House { family, acceptors }));
+}
+
+#[test]
+fn each_limit_is_exact_over_acceptors_for_ipv4() {
+    each_limit_over_acceptors(V4);
+}
+
+#[test]
+fn each_limit_is_exact_over_acceptors_for_ipv6() {
+    if is_inside("each_limit_is_exact_over_acceptors_for_ipv6") {
+        each_limit_over_acceptors(V6);
+    }
+}
+
+#[test]
+fn each_limit_is_exact_over_acceptors_for_users_of_this_machine() {
+    if !left_out_without_root("clients that are other users") {
+        each_limit_over_acceptors(Unix);
     }
 }
 
@@ -343,9 +400,8 @@ fn a_shorter_mask_makes_one_source_of_a_network() {
 
 // What happens at a limit.
 
-#[test]
-fn sources_in_the_room_take_turns() {
-    let place = Place::new(V4, &["-c", "1", "-C", "64", "--on-full", "queue:64:1h:number %d"]);
+fn sources_in_the_room_take_turns_with(house: House) {
+    let place = Place::new(house, &["-c", "1", "-C", "64", "--on-full", "queue:64:1h:number %d"]);
     let holder = place.served(9);
     let (mut told, mut room) = (Vec::new(), Vec::new());
     // Source 1 comes with many, one after the other; then sources 2 and 3.
@@ -363,22 +419,39 @@ fn sources_in_the_room_take_turns() {
         client.is_served();
         assert_eq!(client.hears(), "");
     }
-    let log = place.server.log();
-    let accepted = log.lines().skip(from).filter(|line| line.starts_with("accept "));
-    let source = |line| value(line, "peer").unwrap().split('.').nth(1).unwrap().parse::<u8>().unwrap();
-    assert_eq!(accepted.map(source).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 1, 1]);
+    let source = |line: &str| value(line, "peer").unwrap().split('.').nth(1).unwrap().parse::<u8>().unwrap();
+    let accepted = until("all are in the log", || {
+        let log = place.server.log();
+        let accepted = log.lines().skip(from).filter(|line| line.starts_with("accept "));
+        Some(accepted.map(source).collect::<Vec<_>>()).filter(|all| all.len() == room.len())
+    });
+    assert_eq!(accepted, [1, 2, 3, 1, 2, 1, 1]);
     place.ends(&[]);
 }
 
 #[test]
-fn a_full_room_takes_from_the_network_that_has_most_in_it() {
-    let place = Place::new(V4, &["-c", "1", "-C", "64", "--on-full", "queue:4:1h"]);
-    let to = place.server.socket(0);
-    let enter = |network: u8| Client::from(Ipv4Addr::new(127, network, 0, 1), to, HELLO);
+fn sources_in_the_room_take_turns() {
+    sources_in_the_room_take_turns_with(V4.into());
+}
+
+#[test]
+fn sources_in_the_room_of_several_acceptors_take_turns_as_in_one() {
+    ACCEPTORS
+        .into_iter()
+        .for_each(|acceptors| sources_in_the_room_take_turns_with(House { family: V4, acceptors }));
+}
+
+fn a_full_room_takes_from_the_network_that_has_most_in_it_with(house: House) {
+    let place = Place::new(house, &["-c", "1", "-C", "64", "--on-full", "queue:4:1h"]);
+    let enter = |network| place.of_network(network);
     let mut holder = enter(1);
     holder.is_served();
-    let mut crowd: Vec<Client> = (0..4).map(|_| enter(2)).collect();
-    place.wait_count("waiting", 4);
+    let in_turn = |waiting| {
+        let client = enter(2);
+        place.wait_count("waiting", waiting);
+        client
+    };
+    let mut crowd: Vec<Client> = (1..=4).map(in_turn).collect();
     assert_eq!(enter(2).hears(), "", "its own network has most already");
     let mut other = enter(3);
     assert_eq!(crowd.pop().unwrap().hears(), "", "the last of the crowd goes");
@@ -399,9 +472,20 @@ fn a_full_room_takes_from_the_network_that_has_most_in_it() {
 }
 
 #[test]
-fn who_has_waited_too_long_goes() {
+fn a_full_room_takes_from_the_network_that_has_most_in_it() {
+    a_full_room_takes_from_the_network_that_has_most_in_it_with(V4.into());
+}
+
+#[test]
+fn a_full_room_of_several_acceptors_takes_from_the_network_that_has_most_in_all_of_it() {
+    ACCEPTORS.into_iter().for_each(|acceptors| {
+        a_full_room_takes_from_the_network_that_has_most_in_it_with(House { family: V4, acceptors })
+    });
+}
+
+fn who_has_waited_too_long_goes_with(house: House) {
     const TIME: Duration = Duration::from_millis(300);
-    let place = Place::new(V4, &["-c", "1", "-C", "64", "--on-full", "queue:8:300ms"]);
+    let place = Place::new(house, &["-c", "1", "-C", "64", "--on-full", "queue:8:300ms"]);
     let holder = place.served(9);
     let start = Instant::now();
     let mut room = place.clients(1, 8);
@@ -417,6 +501,18 @@ fn who_has_waited_too_long_goes() {
     next.is_served();
     drop(next);
     place.ends(&[("late", 8)]);
+}
+
+#[test]
+fn who_has_waited_too_long_goes() {
+    who_has_waited_too_long_goes_with(V4.into());
+}
+
+#[test]
+fn who_has_waited_too_long_goes_at_whichever_acceptor() {
+    ACCEPTORS
+        .into_iter()
+        .for_each(|acceptors| who_has_waited_too_long_goes_with(House { family: V4, acceptors }));
 }
 
 #[test]
@@ -489,11 +585,9 @@ fn chance_refuses_nobody_below_the_start_all_at_the_end_and_some_between() {
     place.ends(&[("early", refused + rising), ("full", 50)]);
 }
 
-#[test]
-fn the_last_slots_are_for_networks_that_have_nobody_here() {
-    let place = Place::new(V4, &["-c", "10", "-C", "10", "--reserve", "3"]);
-    let to = place.server.socket(0);
-    let enter = |network: u8| Client::from(Ipv4Addr::new(127, network, 0, 1), to, HELLO);
+fn the_last_slots_are_for_networks_that_have_nobody_here_with(house: House) {
+    let place = Place::new(house, &["-c", "10", "-C", "10", "--reserve", "3"]);
+    let enter = |network| place.of_network(network);
     let served = |network: u8| {
         let mut client = enter(network);
         client.is_served();
@@ -529,6 +623,18 @@ fn the_last_slots_are_for_networks_that_have_nobody_here() {
     assert_eq!(place.peak(), 10);
     drop((crowd, eighth, again, second));
     place.ends(&[]);
+}
+
+#[test]
+fn the_last_slots_are_for_networks_that_have_nobody_here() {
+    the_last_slots_are_for_networks_that_have_nobody_here_with(V4.into());
+}
+
+#[test]
+fn the_last_slots_are_kept_over_acceptors_too() {
+    ACCEPTORS.into_iter().for_each(|acceptors| {
+        the_last_slots_are_for_networks_that_have_nobody_here_with(House { family: V4, acceptors })
+    });
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 use std::{env, thread};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tine_testkit::Stream;
 use tine_testkit::refusals::{connect_from, reset};
 use tine_testkit::server::DEADLINE;
@@ -206,6 +207,19 @@ impl Drop for Client {
             let _ = child.wait();
         }
     }
+}
+
+/// Does something on one of the processors that there are, the one that this number falls to: who connects there over the
+/// loopback arrives there.
+pub fn on_processor<T>(number: usize, what: impl FnOnce() -> T) -> T {
+    let all = sched_getaffinity(None).expect("the own processors");
+    let numbers: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|number| all.is_set(*number)).collect();
+    let mut one = CpuSet::new();
+    one.set(numbers[number % numbers.len()]);
+    sched_setaffinity(None, &one).expect("one of its own");
+    let done = what();
+    sched_setaffinity(None, &all).expect("those that it had");
+    done
 }
 
 /// Whether this is the process that has a network of its own, with addresses fd00:0::1 to fd00:9::1, and a second one of each
