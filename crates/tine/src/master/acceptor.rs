@@ -127,13 +127,15 @@ impl Master {
         }
     }
 
-    /// Tells all acceptors to drain; said again, it means now.
-    pub(super) fn drain_acceptors(&mut self) {
+    /// Tells all acceptors to drain, or that it means now. Each is a request of its own there; they are different signals,
+    /// since two of one kind that wait together are one.
+    pub(super) fn drain_acceptors(&mut self, now: bool) {
         let Some(crew) = &mut self.crew else { return };
         crew.drain();
+        let signal = if now { Signal::QUIT } else { Signal::TERM };
         for pid in crew.pids() {
             // One that is stopped hears of it too. It is not waited for yet, so the number is its own.
-            let _ = signal::send(pid, Signal::TERM).and_then(|()| signal::send(pid, Signal::CONT));
+            let _ = signal::send(pid, signal).and_then(|()| signal::send(pid, Signal::CONT));
         }
     }
 

@@ -525,7 +525,7 @@ impl Master {
             Action::Close => self.stop_accepting(),
             Action::Nudge => self.tell_all(Signal::TERM, "TERM"),
             Action::Kill => {
-                self.drain_acceptors();
+                self.drain_acceptors(true);
                 self.tell_all(Signal::KILL, "KILL");
                 self.workers.kill();
                 self.workplace.trees.hurry(Instant::now());
@@ -538,7 +538,7 @@ impl Master {
         // Closed before it is told, so that whoever hears it finds nobody listening.
         self.listeners.drain(..).for_each(|listener| listener.remove_path());
         self.workers.drain();
-        self.drain_acceptors();
+        self.drain_acceptors(false);
         self.spares.iter_mut().for_each(Parked::dismiss);
         (self.events)(&Event::Draining { open, patience });
         let now = Instant::now();
