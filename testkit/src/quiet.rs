@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn leaves_that_are_kept_are_counted_apart_and_the_group_is_not() {
         let links = ["/x/tine-7", "/x/tine-7/0", "/x/tine-7/0/cgroup.events", "/x/tine-8/0", "socket:[1]"];
-        let (others, leaves) = without_leaves((0..).zip(links.map(str::to_owned)).collect(), 7);
+        let (others, leaves) = without_leaves(7, (0..).zip(links.map(str::to_owned)).collect());
         assert_eq!((others.into_keys().collect::<Vec<_>>(), leaves), (vec![0, 3, 4], 2));
     }
 
