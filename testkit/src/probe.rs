@@ -97,6 +97,15 @@ impl Me {
         procfs::value_of(&self.parents_status, name).map(plain)
     }
 
+    /// On which processors the server may run: of an acceptor, which has one of them, its master.
+    fn servers_processors(&self) -> Option<String> {
+        let of = |status: &str, name| procfs::value_of(status, name).map(plain);
+        let above = of(&self.parents_status, "PPid")
+            .and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
+            .filter(|above| of(above, "Name") == of(&self.parents_status, "Name"));
+        of(above.as_ref().unwrap_or(&self.parents_status), "Cpus_allowed")
+    }
+
     /// Whether a file reads the same here and there.
     fn same_as_parents(&self, file: &str) -> String {
         let mine = fs::read(format!("/proc/self/{file}")).ok();
@@ -334,7 +343,7 @@ fn scheduling(me: &Me, lines: &mut Vec<Line>) {
         let value = stat.get(number - 3).cloned().unwrap_or_else(|| "unreadable".into());
         lines.push((key.into(), unless_inherited(value, "0", parents.get(number - 3).cloned())));
     }
-    let processors = compared(Some(me.field("Cpus_allowed")), me.parents_field("Cpus_allowed"));
+    let processors = compared(Some(me.field("Cpus_allowed")), me.servers_processors());
     lines.push(("processors".into(), processors));
     let slack = rustix::thread::current_timer_slack().map_or("unreadable".into(), |slack| slack.to_string());
     lines.push(("timer-slack-ns".into(), slack));

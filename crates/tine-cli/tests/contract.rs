@@ -2,7 +2,7 @@
 //!
 //! Each file in `golden/` is compared with what a program sees behind a server that was started as usual, by the worst
 //! parent there is, and by one that closed descriptors 0 to 2 as well; each time by a child that is born when its client comes,
-//! and by one that has waited for it: six times the same.
+//! by one that has waited for it, and by one of an acceptor: nine times the same.
 
 mod support;
 
@@ -19,6 +19,21 @@ use tine_testkit::server::{tine_command, until};
 use tine_testkit::{
     Hostile, Ready, Server, Stream, binary, children, compare_golden, example, hostile, normalise, probe,
 };
+
+/// How a child comes to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Birth {
+    /// When its client comes.
+    Plain,
+    /// Before.
+    Spare,
+    /// When its client comes, of one of two acceptors.
+    Acceptor,
+}
+
+impl Birth {
+    const ALL: [Birth; 3] = [Birth::Plain, Birth::Spare, Birth::Acceptor];
+}
 
 /// The user whom everybody knows to be nobody.
 const NOBODY: u32 = 65_534;
@@ -54,9 +69,8 @@ impl Case {
         let folder = Folder::new();
         folder.copy(binary("tine"), "tine");
         folder.copy(example("tine-testkit", "golden"), "golden");
-        for (start, spares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
-            println!("{} {start:?} spares={spares}", self.golden);
-            let by = (start, spares);
+        for by in STARTS.into_iter().flat_map(|start| Birth::ALL.map(|birth| (start, birth))) {
+            println!("{} {by:?}", self.golden);
             let dump = self.served(&folder, by, &[&folder.text("golden"), "an argument", ""]);
             let status = self.served(&folder, by, &["cat", "/proc/self/status"]);
             let text =
@@ -66,8 +80,9 @@ impl Case {
     }
 
     /// What the program tells its client, with a name for all that differs from run to run.
-    fn served(&self, folder: &Folder, (start, spares): (Start, bool), program: &[&str]) -> String {
-        let (server, address) = self.start(folder, (start, spares), program);
+    fn served(&self, folder: &Folder, (start, birth): (Start, Birth), program: &[&str]) -> String {
+        let spares = birth == Birth::Spare;
+        let (server, address) = self.start(folder, (start, birth), program);
         let before = if spares { waiting(&server) } else { BTreeSet::new() };
         let client = Stream::connect(&address.to_string()).expect("a connection");
         let Stream::Tcp(tcp) = &client else { panic!("{address} is of TCP") };
@@ -103,14 +118,18 @@ impl Case {
     fn start(
         &self,
         folder: &Folder,
-        (start, spares): (Start, bool),
+        (start, birth): (Start, Birth),
         program: &[&str],
     ) -> (Server, SocketAddr) {
         let address = free_address();
         let listener = address.to_string();
         let mut args = vec![listener.as_str(), "-v"];
         args.extend(self.options);
-        args.extend(spares.then_some("--spare=2:2"));
+        args.extend(match birth {
+            Birth::Plain => None,
+            Birth::Spare => Some("--spare=2:2"),
+            Birth::Acceptor => Some("--acceptors=2"),
+        });
         args.push("--");
         args.extend(self.chain.iter().chain(program));
         let plain = tine_command(&args);

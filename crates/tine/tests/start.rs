@@ -30,12 +30,18 @@ struct Host {
 impl Host {
     /// Starts it and waits until its server is ready.
     fn start() -> Host {
+        Host::with_acceptors(1)
+    }
+
+    /// The same, with so many processes that accept.
+    fn with_acceptors(acceptors: usize) -> Host {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // A name that no other process has among its arguments: see `master`.
         let address = format!("unix:@tine-test-{}-host-{number}", std::process::id());
         let mut process = Command::new(example("tine", "threaded"))
             .arg(&address)
+            .arg(acceptors.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
