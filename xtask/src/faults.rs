@@ -4,6 +4,8 @@
 //! and children. The walk asks for n = 1, 2, 3 ... and for each n first for the errno that is usual for the call, then
 //! for the others that the kernel may answer there ([`ERRNOS`]). It ends when days pass that the fault never struck. Then all
 //! of it once more, with a child that is born before its client comes (`--spares`: only that).
+//! With `--acceptors N` calls of several processes come in another order each time: the n-th may be another one, and what is
+//! tried at each n is what comes there.
 //! A run is a [`day`]; whether it was a good one is decided apart, by [`verdict`].
 
 mod day;
@@ -71,6 +73,7 @@ pub fn run(args: &[String]) -> Result {
     let only = args.number_after("--only")?;
     let from = args.number_after("--from")?.or(only);
     let spares = args.switch("--spares");
+    let acceptors = args.number_after("--acceptors")?.unwrap_or(1);
     let seconds = args.number_after("--seconds")?.unwrap_or(SECONDS_MAX);
     args.end()?;
 
@@ -78,15 +81,20 @@ pub fn run(args: &[String]) -> Result {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let kinds: &[usize] = match (spares, from) {
         (true, _) => &[1],
-        (false, Some(_)) => &[0],
-        (false, None) => &[0, 1],
+        (false, None) if acceptors == 1 => &[0, 1],
+        (false, _) => &[0],
     };
-    kinds.iter().try_for_each(|spares| walk(*spares, only, from.unwrap_or(1), deadline))
+    kinds.iter().try_for_each(|spares| walk((*spares, acceptors), only, from.unwrap_or(1), deadline))
 }
 
-/// Lets one call after the other fail, in a server with so many spares.
-fn walk(spares: usize, only: Option<u64>, from: u64, deadline: Instant) -> Result {
-    let mut walk = Walk::prepare(only.is_some(), spares)?;
+/// Lets one call after the other fail, in a server with so many spares and so many acceptors.
+fn walk(
+    (spares, acceptors): (usize, u64),
+    only: Option<u64>,
+    from: u64,
+    deadline: Instant,
+) -> Result {
+    let mut walk = Walk::prepare(only.is_some(), spares, acceptors)?;
     let mut quiet_days = 0;
     let mut n = from;
     loop {
@@ -121,6 +129,7 @@ fn walk(spares: usize, only: Option<u64>, from: u64, deadline: Instant) -> Resul
 struct Walk {
     tine: PathBuf,
     spares: usize,
+    acceptors: u64,
     baseline: Baseline,
     talkative: bool,
     runs: u64,
@@ -130,12 +139,12 @@ struct Walk {
 
 impl Walk {
     /// Builds the program, and has one day without any fault: what it looks like at its end is the baseline.
-    fn prepare(talkative: bool, spares: usize) -> Result<Self> {
+    fn prepare(talkative: bool, spares: usize, acceptors: u64) -> Result<Self> {
         let built = build(&["-p", "tine-cli", "--features", "fault"])?;
         // A copy: the next build of anything would put the program without the feature back in its place.
         let tine = built.join("tine-fault");
         std::fs::copy(built.join("tine"), &tine).map_err(|why| format!("copy {}: {why}", tine.display()))?;
-        let record = Day::new(&tine, "count", spares).pass();
+        let record = Day::new(&tine, (spares, acceptors), "count").pass();
         let baseline = Baseline::of(&record)
             .map_err(|why| format!("a day without a fault is not good already: {why}\n{}", record.told()))?;
         let calls = record.log.iter().find_map(|line| line.strip_prefix("fault  calls="));
@@ -144,7 +153,8 @@ impl Walk {
             calls.unwrap_or("unknown"),
             baseline.descriptors()
         );
-        Ok(Walk { tine, spares, baseline, talkative, runs: 0, bad: Vec::new(), table: BTreeMap::new() })
+        let (bad, table) = (Vec::new(), BTreeMap::new());
+        Ok(Walk { tine, spares, acceptors, baseline, talkative, runs: 0, bad, table })
     }
 
     /// The days on which the n-th call fails; false if there was no such call.
@@ -158,7 +168,7 @@ impl Walk {
 
     fn day(&mut self, n: u64, errno: Option<&str>) -> Result<Option<Fault>> {
         let wish = errno.map_or(n.to_string(), |errno| format!("{n}:{errno}"));
-        let record = Day::new(&self.tine, &wish, self.spares).pass();
+        let record = Day::new(&self.tine, (self.spares, self.acceptors), &wish).pass();
         self.runs += 1;
         let verdict = verdict::of(&record, &self.baseline);
         let name = record.fault.as_ref().map_or(format!("n={n} struck=no"), Fault::to_string);

@@ -681,6 +681,29 @@ fn no_workers_at_all() {
 }
 
 #[test]
+fn acceptors_that_are_no_number_of_them() {
+    let told = |value: &str| said(&["serve", "127.0.0.1:0", "--acceptors", value, "--", "cat"]);
+    assert_snapshot!(told("0"), @r"
+    error: invalid value '0' for '--acceptors <N|auto>': it is a number from 1 to 63, or auto
+
+    For more information, try '--help'.
+    -> 100
+    ");
+    assert_snapshot!(told("64"), @r"
+    error: invalid value '64' for '--acceptors <N|auto>': it is a number from 1 to 63, or auto
+
+    For more information, try '--help'.
+    -> 100
+    ");
+    assert_snapshot!(told("all"), @r"
+    error: invalid value 'all' for '--acceptors <N|auto>': it is a number from 1 to 63, or auto
+
+    For more information, try '--help'.
+    -> 100
+    ");
+}
+
+#[test]
 fn a_guard_without_datagrams() {
     assert_snapshot!(said(&["serve", "127.0.0.1:0", "--amplification", "5", "--", "cat"]), @r"
     error: the following required arguments were not provided:

@@ -151,47 +151,55 @@ fn a_started_server_has_a_process_and_a_session_of_its_own() {
 
 #[test]
 fn draining_by_the_handle_lets_clients_finish_and_wait_tells_how_it_ended() {
-    let mut host = Host::start();
-    let mut client = Client::served(&host.address);
-    assert_eq!(host.ask("status"), "status open=1/256 waiting=0 refused=0 served=0 failed=0");
-    host.say("drain");
-    expect_refused(&host.address);
-    client.talk().expect("an echo for who was here before");
-    client.leave().expect("the end");
-    assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=1 failed=0");
-    assert!(host.finish().success());
+    for acceptors in [1, 2] {
+        let mut host = Host::with_acceptors(acceptors);
+        let mut client = Client::served(&host.address);
+        assert_eq!(host.ask("status"), "status open=1/256 waiting=0 refused=0 served=0 failed=0");
+        host.say("drain");
+        expect_refused(&host.address);
+        client.talk().expect("an echo for who was here before");
+        client.leave().expect("the end");
+        assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=1 failed=0");
+        assert!(host.finish().success());
+    }
 }
 
 #[test]
 fn stopping_by_the_handle_ends_clients_at_once() {
-    let mut host = Host::start();
-    let mut client = Client::served(&host.address);
-    host.say("stop");
-    client.expect_gone();
-    assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=1 failed=1");
-    assert!(host.finish().success());
+    for acceptors in [1, 2] {
+        let mut host = Host::with_acceptors(acceptors);
+        let mut client = Client::served(&host.address);
+        host.say("stop");
+        client.expect_gone();
+        assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=1 failed=1");
+        assert!(host.finish().success());
+    }
 }
 
 #[test]
 fn a_signal_to_the_master_drains_it_too_and_the_host_learns_of_it() {
-    let mut host = Host::start();
-    let master = Pid::from_raw(host.master() as i32).expect("a pid");
-    rustix::process::kill_process(master, Signal::TERM).expect("the master lives");
-    assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=0 failed=0");
+    for acceptors in [1, 2] {
+        let mut host = Host::with_acceptors(acceptors);
+        let master = Pid::from_raw(host.master() as i32).expect("a pid");
+        rustix::process::kill_process(master, Signal::TERM).expect("the master lives");
+        assert_eq!(host.ask("wait"), "wait open=0/256 waiting=0 refused=0 served=0 failed=0");
+    }
 }
 
 #[test]
 fn a_host_that_is_killed_leaves_a_server_that_drains_and_ends() {
-    let mut host = Host::start();
-    let mut client = Client::served(&host.address);
-    let master = host.master();
-    host.process.kill().expect("it lives");
-    host.process.wait().expect("an own child");
-    expect_refused(&host.address);
-    client.talk().expect("an echo for who was here before");
-    assert!(procfs::stat(master).is_some_and(|stat| stat.state != 'Z'), "it waits for its client");
-    client.leave().expect("the end");
-    wait_gone(master);
+    for acceptors in [1, 2] {
+        let mut host = Host::with_acceptors(acceptors);
+        let mut client = Client::served(&host.address);
+        let master = host.master();
+        host.process.kill().expect("it lives");
+        host.process.wait().expect("an own child");
+        expect_refused(&host.address);
+        client.talk().expect("an echo for who was here before");
+        assert!(procfs::stat(master).is_some_and(|stat| stat.state != 'Z'), "it waits for its client");
+        client.leave().expect("the end");
+        wait_gone(master);
+    }
 }
 
 #[test]
@@ -208,14 +216,16 @@ fn a_handle_that_is_dropped_drains_the_server() {
 
 #[test]
 fn a_master_that_is_killed_is_an_error_for_who_asks_it() {
-    let mut host = Host::start();
-    let master = host.master();
-    rustix::process::kill_process(Pid::from_raw(master as i32).expect("a pid"), Signal::KILL)
-        .expect("the master lives");
-    wait_gone(master);
-    host.say("status");
-    let ended = until("the host's end", || host.process.try_wait().expect("an own child"));
-    assert!(!ended.success(), "it did not expect this");
+    for acceptors in [1, 2] {
+        let mut host = Host::with_acceptors(acceptors);
+        let master = host.master();
+        rustix::process::kill_process(Pid::from_raw(master as i32).expect("a pid"), Signal::KILL)
+            .expect("the master lives");
+        wait_gone(master);
+        host.say("status");
+        let ended = until("the host's end", || host.process.try_wait().expect("an own child"));
+        assert!(!ended.success(), "it did not expect this");
+    }
 }
 
 #[test]

@@ -86,7 +86,8 @@ pub struct Record {
     pub status_told: bool,
     /// Descriptors of the master when all clients had gone; none if it was gone too.
     pub descriptors: Option<Descriptors>,
-    /// Children that were still there then, the dead ones counted, but those that wait for a client.
+    /// Children that were still there then, of acceptors too, the dead ones counted, but those that wait for a client; or
+    /// acceptors that were not.
     pub children: usize,
     /// How it ended; none if it had to be killed.
     pub exit: Option<ExitStatus>,
@@ -123,20 +124,21 @@ impl Record {
 pub struct Day {
     server: Child,
     name: String,
-    spares: usize,
+    /// How many children there are with nobody to serve: spares, or acceptors.
+    resident: usize,
     stdout: Lines,
     stderr: Lines,
 }
 
 impl Day {
-    /// Starts the server, with this wish for a fault and so many children that wait for clients.
-    pub fn new(tine: &Path, wish: &str, spares: usize) -> Self {
+    /// Starts the server, with this wish for a fault, so many children that wait for clients, and so many processes that accept.
+    pub fn new(tine: &Path, (spares, acceptors): (usize, u64), wish: &str) -> Self {
         static DAYS: AtomicU64 = AtomicU64::new(0);
         let name = format!("tine-faults-{}-{}", std::process::id(), DAYS.fetch_add(1, Ordering::Relaxed));
         let mut server = Command::new(tine)
             .args(["serve", "tcp://127.0.0.1:0", &format!("unix:@{name}"), "-1", "-v"])
             .args((spares > 0).then(|| format!("--spare={spares}:{spares}")))
-            .args(["--", "cat"])
+            .args(["--acceptors", &acceptors.to_string(), "--", "cat"])
             .env("TINE_FAULT", wish)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -145,7 +147,8 @@ impl Day {
             .expect("the program was built a moment ago");
         let stdout = Lines::of(server.stdout.take().expect("stdout was asked to be a pipe"));
         let stderr = Lines::of(server.stderr.take().expect("stderr was asked to be a pipe"));
-        Day { server, name, spares, stdout, stderr }
+        let resident = if acceptors > 1 { acceptors as usize } else { spares };
+        Day { server, name, resident, stdout, stderr }
     }
 
     /// Lives the day to its end, whatever happens in it.
@@ -162,7 +165,8 @@ impl Day {
         }
         record.exit = self.end();
         record.left_behind = left_behind();
-        record.groups = groups::of(self.server.id());
+        record.groups.extend(groups::of(self.server.id()));
+        record.groups.retain(|group| group.exists());
         // Whoever held the log is gone by now, so its reader comes to the end.
         until_within(PATIENCE, || self.stderr.ended());
         record.fault = self.fault();
@@ -203,9 +207,11 @@ impl Day {
     /// Waits until nobody is there any more but the master and those who wait, and looks at what it holds.
     fn evening(&self, record: &mut Record) {
         let pid = self.server.id();
-        let family = || children(pid).len() + zombies(pid).len();
-        until_within(PATIENCE, || (family() == self.spares).then_some(()));
-        record.children = family().saturating_sub(self.spares);
+        let of = |pid| children(pid).len() + zombies(pid).len();
+        let family = || of(pid).abs_diff(self.resident) + children(pid).into_iter().map(of).sum::<usize>();
+        until_within(PATIENCE, || (family() == 0).then_some(()));
+        record.children = family();
+        record.groups = children(pid).into_iter().flat_map(groups::of).collect();
         record.descriptors = fds(pid).ok().map(|fds| {
             let (leaves, others): (Vec<_>, Vec<_>) = fds.into_values().partition(|link| is_leaf(pid, link));
             // The name of its control group has its number in it, and one more where that name was taken.
@@ -216,9 +222,9 @@ impl Day {
             if leaves.len() > LEAVES_MAX {
                 kinds.insert("leaf of a control group".to_string(), leaves.len());
             }
-            // Where SIGCHLD cannot be relied on, who waits is watched by a descriptor.
+            // Where SIGCHLD cannot be relied on, whoever stays is watched by a descriptor.
             if let Some(count) = kinds.get_mut("anon_inode:[pidfd]") {
-                *count -= self.spares.min(*count);
+                *count = count.saturating_sub(self.resident);
             }
             kinds
         });
