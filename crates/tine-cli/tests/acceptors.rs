@@ -7,22 +7,22 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clients::{Client, HELLO, on_processor, proxy_v1, uid};
-use rustix::process::{Pid, kill_process_group};
+use rustix::process::{Pid, kill_process, kill_process_group};
 use support::{Folder, count, left_out_without_root, number, send, value};
 use tine_testkit::client::ask_datagram;
 use tine_testkit::refusals::{connect_from, counter};
 use tine_testkit::server::{tine_command, until};
-use tine_testkit::{Baseline, Ready, Server, Signal, Stream, binary, children, echo_line, procfs};
+use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask, binary, children, echo_line, procfs};
 
 /// A server of `cat` with so many acceptors, who have all begun.
 fn server(acceptors: usize, options: &[&str]) -> Server {
@@ -217,14 +217,17 @@ fn slots_of_the_clients_of_a_killed_acceptor_keep_the_limit_exact() {
 
 #[test]
 fn killings_at_random_under_load_cost_nobody_but_the_clients_of_killed_programs_and_counts_are_exact() {
+    // It takes its time, so that there is somebody to be killed.
+    let program = ["--", "sh", "-c", "head -n 1; sleep 0.02"];
     for options in [&[][..], &["--spare=2:4"]] {
-        let server = server(2, &[&["-c", "64", "-C", "64", "--reserve", "0"], options].concat());
-        let probe = server.addr(0).to_owned();
-        let over = AtomicBool::new(false);
+        let args = ["127.0.0.1:0", "-v", "--acceptors", "2", "-c", "64", "-C", "64", "--reserve", "0"];
+        let server = Server::tine(&[&args[..], options, &program].concat());
+        let address = server.addr(0).to_owned();
+        let (over, passed) = (AtomicBool::new(false), AtomicUsize::new(0));
         let mut killed = [0, 0];
         let (good, cut) = thread::scope(|scope| {
             let load = (0..4).map(|nth| {
-                let (server, over) = (&server, &over);
+                let (server, over, passed) = (&server, &over, &passed);
                 scope.spawn(move || {
                     let (mut good, mut cut) = (0, 0);
                     while !over.load(Ordering::Relaxed) {
@@ -232,46 +235,43 @@ fn killings_at_random_under_load_cost_nobody_but_the_clients_of_killed_programs_
                             on_processor(nth, || connect_from(Ipv4Addr::LOCALHOST, server.socket(0)));
                         let stream = Stream::Tcp(client.expect("somebody listens always"));
                         let said = (&mut &stream).write_all(HELLO.as_bytes());
-                        let heard = said.and_then(|()| (&mut &stream).read_exact(&mut [0; HELLO.len()]));
-                        thread::sleep(Duration::from_millis(20)); // so that there are programs to be killed
-                        let end = heard.and_then(|()| stream.finish()).and_then(|()| stream.rest());
-                        match end {
-                            Ok(rest) if rest.is_empty() => good += 1,
+                        match said.and_then(|()| stream.rest()) {
+                            Ok(reply) if reply == HELLO.as_bytes() => good += 1,
                             _ => cut += 1,
                         }
+                        passed.fetch_add(1, Ordering::Relaxed);
                     }
                     (good, cut)
                 })
             });
             let load: Vec<_> = load.collect();
-            let start = Instant::now();
             // Acceptors, and every other time whoever is below one: a program with a client, or a spare.
             for round in 0..40 {
-                thread::sleep(Duration::from_millis(50)); // between two killings
+                let before = passed.load(Ordering::Relaxed);
+                until("five more have gone", || (passed.load(Ordering::Relaxed) >= before + 5).then_some(()));
                 let acceptors = children(server.pid());
-                let Some(acceptor) = acceptors.get(round % acceptors.len().max(1)) else { continue };
+                let Some(acceptor) = acceptors.get(round / 2 % acceptors.len().max(1)) else { continue };
                 let below = children(*acceptor);
                 let victim = if round % 2 == 0 { Some(acceptor) } else { below.first() };
                 let Some(pid) = victim.and_then(|pid| Pid::from_raw(*pid as i32)) else { continue };
                 // It may end by itself just now; nobody else has its number so soon.
-                if rustix::process::kill_process(pid, Signal::KILL).is_ok() {
+                if kill_process(pid, Signal::KILL).is_ok() {
                     killed[round % 2] += 1;
                 }
             }
             over.store(true, Ordering::Relaxed);
-            eprintln!("{:?}: {killed:?} acceptors and programs or spares killed", start.elapsed());
             let sums = load.into_iter().map(|load| load.join().expect("clients do not panic"));
             sums.fold((0, 0), |(good, cut), (more, lost)| (good + more, cut + lost))
         });
+        eprintln!("{killed:?} acceptors and programs or spares killed; {good} served, {cut} cut off");
         // An acceptor may have one client in its hands that it has accepted and that has no child yet.
         assert!(cut <= killed[0] + killed[1], "{cut} clients were cut off by {killed:?} killings");
-        eprintln!("{good} were served, {cut} cut off");
         assert!(good > 100, "{good} were served");
         until("all have gone", || (server.status().open == 0).then_some(()));
         begun(&server, 2);
         // How many spares there are is another matter.
         if options.is_empty() {
-            let baseline = Baseline::with(&server, move || echo_line(&probe, "still there"));
+            let baseline = Baseline::with(&server, move || ask(&address, HELLO.as_bytes()).map(drop));
             server.quiescent(&baseline);
         }
         assert!(server.stop().success());
