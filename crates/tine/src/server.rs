@@ -502,8 +502,10 @@ impl Server {
             let failed = |why: BindError| StartError::Listener { listen: name, why };
             seat(listener, crew.len(), events).map_err(failed)?;
             // Where several are on one processor, and where this cannot be, the kernel spreads clients by a hash.
-            let own = listener.seats() == crew.len() && crew.is_apart();
-            if let Some(Err(error)) = own.then(|| steer(&listener.fd, &steps)) {
+            if listener.seats() == crew.len()
+                && crew.is_apart()
+                && let Err(error) = steer(&listener.fd, &steps)
+            {
                 let what = "steer clients to the acceptor of their processor";
                 events(&Event::Odd { what, error: &error });
             }
