@@ -88,12 +88,7 @@ pub fn run(args: &[String]) -> Result {
 }
 
 /// Lets one call after the other fail, in a server with so many spares and so many acceptors.
-fn walk(
-    (spares, acceptors): (usize, u64),
-    only: Option<u64>,
-    from: u64,
-    deadline: Instant,
-) -> Result {
+fn walk((spares, acceptors): (usize, u64), only: Option<u64>, from: u64, deadline: Instant) -> Result {
     let mut walk = Walk::prepare(only.is_some(), spares, acceptors)?;
     let mut quiet_days = 0;
     let mut n = from;
