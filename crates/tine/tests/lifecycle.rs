@@ -64,7 +64,8 @@ fn a_reaper_with_a_living_child_does_not_spin() {
     let server = Server::example("watched", &[TCP]);
     let mut stays = Client::served(server.addr(0));
     echo_line(server.addr(0), "the first death").expect("an echo");
-    wait_children(&server, 1);
+    // The master has heard of it, which is later than its being dead.
+    server.wait_log(|line| line.starts_with("end "));
 
     // Its child talks on; the master has nothing to do with that. One that spins would use the time that passes.
     let (start, used, woken) = (Instant::now(), cpu(server.pid()), switches(server.pid()));
@@ -73,7 +74,8 @@ fn a_reaper_with_a_living_child_does_not_spin() {
     }
     let (passed, used, woken) = (start.elapsed(), cpu(server.pid()) - used, switches(server.pid()) - woken);
     assert!(used < passed / 50, "the master used {used:?} of {passed:?}, idle");
-    assert!(woken <= 2, "the master woke {woken} times, idle");
+    // It looks once whether an orphan is left, and may be interrupted at that; one that spins wakes ten thousand times.
+    assert!(woken <= 10, "the master woke {woken} times, idle");
 
     // Fifty deaths are fifty pieces of work, not a loop until the last child has gone.
     let before = cpu(server.pid());
