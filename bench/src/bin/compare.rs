@@ -45,7 +45,7 @@ struct Options {
 
 const ROUNDS: u32 = 5;
 const ROUNDS_QUICK: u32 = 2;
-const PACE: Pace = Pace { seconds: 2.0, warmup: 0.5 };
+const PACE: Pace = Pace { seconds: 0.9, warmup: 0.25 };
 const PACE_QUICK: Pace = Pace { seconds: 0.6, warmup: 0.2 };
 
 /// Servers raise their own limit to what they need; most do not.

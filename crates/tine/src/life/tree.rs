@@ -50,6 +50,8 @@ pub(crate) struct Trees {
     left: Left,
     /// When to look at them again.
     look: Option<Instant>,
+    /// Among how many they were looked for last.
+    looked_at: usize,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,10 @@ impl Trees {
     /// How often they are looked at.
     const LOOKING: Duration = Duration::from_millis(50);
 
+    /// How much later for each child that lives, where it takes a look at all of them to find one that is left: so that it never
+    /// takes more than a few hundredths of the time, however many there are.
+    const LOOKING_EACH: Duration = Duration::from_micros(100);
+
     /// How often, while they are being killed.
     const KILLING: Duration = Duration::from_millis(5);
 
@@ -136,7 +142,7 @@ impl Trees {
                 Err(why) => (By::Subreaper, Some(why)),
             },
         };
-        let mut trees = Trees { by, left: Left::default(), look: None };
+        let mut trees = Trees { by, left: Left::default(), look: None, looked_at: 0 };
         if let By::Subreaper = trees.by {
             // Whoever was a child of this process before the server began is no orphan of any connection.
             let mut strangers = Vec::new();
@@ -264,7 +270,12 @@ impl Trees {
         self.look = None;
         let done = match &mut self.by {
             By::Cgroup(pool) => self.left.tend_leaves(pool, now),
-            By::Subreaper => self.left.find_orphans(now, known, found),
+            By::Subreaper => {
+                let mut all = Vec::new();
+                let listed = orphan::children(&mut all);
+                self.looked_at = all.len();
+                listed.and_then(|()| self.left.find_orphans(all, now, known, found))
+            }
             By::Nothing => Ok(()),
         };
         if !self.is_empty() {
@@ -330,7 +341,11 @@ impl Trees {
     }
 
     fn look_soon(&mut self, killing: bool, now: Instant) {
-        let at = now + if killing { Trees::KILLING } else { Trees::LOOKING };
+        let among = match self.by {
+            By::Subreaper => Trees::LOOKING_EACH * u32::try_from(self.looked_at).unwrap_or(u32::MAX),
+            _ => Duration::ZERO,
+        };
+        let at = now + among + if killing { Trees::KILLING } else { Trees::LOOKING };
         self.look = Some(self.look.map_or(at, |look| look.min(at)));
     }
 }
@@ -462,12 +477,11 @@ impl Left {
 
     fn find_orphans(
         &mut self,
+        all: Vec<Pid>,
         now: Instant,
         known: impl Fn(Pid) -> bool,
         found: &mut Vec<Pid>,
     ) -> io::Result<()> {
-        let mut all = Vec::new();
-        orphan::children(&mut all)?;
         self.doomed.retain(|_, until| *until > now);
         // Without an heir it is of a child that has ended, and that is not known yet.
         let until = self.heirs.take().unwrap_or(now + Trees::GRACE);
