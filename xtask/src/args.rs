@@ -36,17 +36,6 @@ impl Args {
         Ok(Some(value))
     }
 
-    /// Takes `--name TEXT` out.
-    pub fn text_after(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(at) = self.left.iter().position(|arg| arg == name) else { return Ok(None) };
-        if at + 1 == self.left.len() {
-            return Err(format!("{name} needs something after it"));
-        }
-        let value = self.left.remove(at + 1);
-        self.left.remove(at);
-        Ok(Some(value))
-    }
-
     /// Takes everything after `--name` out, if it is there.
     pub fn all_after(&mut self, name: &str) -> Option<Vec<String>> {
         let at = self.left.iter().position(|arg| arg == name)?;

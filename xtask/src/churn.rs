@@ -27,7 +27,7 @@ pub fn run(args: &[String]) -> Result {
     let mut args = Args::new(args);
     let program = args.all_after("--program");
     args.switch("--handler");
-    let spare = args.text_after("--spare")?;
+    let spare = args.value_after("--spare")?;
     let acceptors = args.number_after("--acceptors")?;
     let total = args.number().unwrap_or(CONNECTIONS);
     args.end()?;
