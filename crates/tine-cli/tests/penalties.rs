@@ -474,7 +474,8 @@ fn who_says_nothing_and_leaves_earns_a_penalty_for_that() {
         drop(stream);
         until("it has gone", || (counter(&server, "served") == served + 1).then_some(()));
     };
-    for _ in 0..5 {
+    // Whose program is quick has read the byte by the time that the master is at work again.
+    for _ in 0..40 {
         says(Ipv4Addr::new(127, 42, 0, 2), b"\n");
     }
     assert!(may_come(&server, [127, 42, 0, 2]), "one byte is enough");

@@ -199,6 +199,8 @@ impl Master {
         // It has its slot already, and does not count itself.
         let from_same = self.admit.count_of(&arrival.peer).saturating_sub(usize::from(accepted && !asks));
         let cookie = socket::cookie(&arrival.fd).unwrap_or(0);
+        // Asked before there is a child, which reads what has come, and then nothing would be left to see.
+        let silent = accepted && !asks && self.counts_silence() && socket::has_left(&arrival.fd);
         let born = Instant::now();
         self.listeners[at].breaker.birth(born);
         let Arrival { fd, peer, local } = arrival;
@@ -227,7 +229,6 @@ impl Master {
         if let Role::Lend(to) = &mut self.listeners[at].role {
             *to = Some(pid);
         }
-        let silent = accepted && !asks && self.counts_silence() && socket::has_left(&arrival.fd);
         let watched = if accepted { self.watch(ticket, pid, &arrival) } else { Ok(()) };
         let standing = match ours {
             Some(line) => Standing::Nameless(line, self.admit.version()),
