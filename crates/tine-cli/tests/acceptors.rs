@@ -7,7 +7,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -334,6 +334,87 @@ fn when_the_master_is_killed_acceptors_end_sockets_are_free_and_programs_finish(
     for acceptor in acceptors {
         assert!(tine_testkit::groups::of(acceptor).is_empty(), "the group of {acceptor} is left");
     }
+}
+
+/// What became of a client in the load of the next test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its program spoke, heard it and answered.
+    Served,
+    /// It was accepted or stood in the queue, and its connection ended before its program said a word.
+    Unserved,
+    /// Nobody listens any more.
+    Refused,
+}
+
+/// A client whose program speaks first: from then on it is served to its end, whatever becomes of the server.
+fn spoken_to(server: &Server, processor: usize) -> Fate {
+    let client = on_processor(processor, || connect_from(Ipv4Addr::LOCALHOST, server.socket(0)));
+    let Ok(stream) = client.map(Stream::Tcp) else { return Fate::Refused };
+    let mut word = [0; 5];
+    if (&mut &stream).read_exact(&mut word).is_err() {
+        return Fate::Unserved;
+    }
+    assert_eq!(&word, b"here\n");
+    (&mut &stream).write_all(HELLO.as_bytes()).expect("its program listens");
+    assert_eq!(stream.rest().expect("its program answers"), HELLO.as_bytes());
+    Fate::Served
+}
+
+#[test]
+fn a_master_that_is_killed_under_load_cuts_off_nobody_whose_program_runs_and_leaves_its_port_free() {
+    let program = ["--", "sh", "-c", "echo here; head -n 1; sleep 0.01"];
+    let mut address = "127.0.0.1:0".to_owned();
+    let mut victims = Vec::new();
+    for (round, options) in [&["--acceptors=2"][..], &["--acceptors=2", "--spare=2:4"], &["--spare=2:4"], &[]]
+        .iter()
+        .cycle()
+        .take(12)
+        .enumerate()
+    {
+        // The one before has this port until it is dead, and no longer.
+        let server = Server::tine(&[&[&address, "-v"][..], options, &program].concat());
+        address = server.addr(0).to_owned();
+        let (dead, passed) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let fates = thread::scope(|scope| {
+            let load = (0..6).map(|nth| {
+                let (server, dead, passed) = (&server, &dead, &passed);
+                scope.spawn(move || {
+                    let mut fates = Vec::new();
+                    while fates.last() != Some(&Fate::Refused) {
+                        let alive = !dead.load(Ordering::Relaxed);
+                        let fate = spoken_to(server, nth);
+                        assert!(
+                            fate == Fate::Served || !alive || dead.load(Ordering::Relaxed),
+                            "{fate:?} in life"
+                        );
+                        fates.push(fate);
+                        passed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    fates
+                })
+            });
+            let load: Vec<_> = load.collect();
+            // At an instant that is another one each time.
+            until("some have gone", || (passed.load(Ordering::Relaxed) >= 10 + 7 * round).then_some(()));
+            victims.extend(children(server.pid()).into_iter().chain([server.pid()]));
+            dead.store(true, Ordering::Relaxed);
+            server.signal(Signal::KILL);
+            server.wait();
+            load.into_iter().flat_map(|load| load.join().expect("clients do not panic")).collect::<Vec<_>>()
+        });
+        let many = |which| fates.iter().filter(|fate| **fate == which).count();
+        eprintln!("{options:?}: {} served, {} unserved", many(Fate::Served), many(Fate::Unserved));
+        assert!(many(Fate::Served) >= 10, "{fates:?}");
+    }
+    let last = Server::tine(&[&address, "-v", "--", "cat"]);
+    let baseline = Baseline::of(&last);
+    last.quiescent(&baseline);
+    assert!(last.stop().success());
+    until("of the dead nothing is left", || {
+        let gone = |pid: &u32| procfs::stat(*pid).is_none_or(|stat| stat.state == 'Z');
+        victims.iter().all(|pid| gone(pid) && tine_testkit::groups::of(*pid).is_empty()).then_some(())
+    });
 }
 
 #[test]
