@@ -27,8 +27,9 @@ use crate::life::admit::{Outside, Rules, Ticket, Written};
 /// How many acceptors there may be; the master has a seat too.
 pub const ACCEPTORS_MOST: usize = SEATS_MOST - 1;
 
-/// How many records the log of admission has room for: what a second of the fastest machine brings.
-pub(crate) const RECORDS: usize = 1 << 15;
+/// How many records the log of admission has room for, a power of two: what a fast machine brings in a third of a second. Who
+/// sleeps is woken to read long before it is full; its pages count for each process.
+pub(crate) const RECORDS: usize = 1 << 13;
 
 /// One that died younger than this waits as long before it is replaced, so that one that cannot live does not spin.
 const TOO_SOON: Duration = Duration::from_millis(100);

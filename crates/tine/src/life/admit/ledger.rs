@@ -234,8 +234,8 @@ impl Words {
 
     fn with_source(self, source: Source) -> Words {
         let (kind, who) = match source {
-            Source::V4(bits) => (1, bits.into()),
-            Source::V6(bits) => (2, bits),
+            Source::V4(v4) => (1, v4.to_bits().into()),
+            Source::V6(v6) => (2, v6.to_bits()),
             Source::User(uid) => (3, uid.into()),
             Source::Machine(cid) => (4, cid.into()),
             Source::Unknown => (5, 0),
@@ -245,8 +245,8 @@ impl Words {
 
     fn source(&self) -> Option<Source> {
         Some(match self.kind {
-            1 => Source::V4(self.who as u32),
-            2 => Source::V6(self.who),
+            1 => Source::V4(Ipv4Addr::from_bits(self.who as u32)),
+            2 => Source::V6(Ipv6Addr::from_bits(self.who)),
             3 => Source::User(self.who as u32),
             4 => Source::Machine(self.who as u32),
             5 => Source::Unknown,
@@ -364,8 +364,8 @@ mod tests {
 
     fn source() -> impl Strategy<Value = Source> {
         prop_oneof![
-            any::<u32>().prop_map(Source::V4),
-            any::<u128>().prop_map(Source::V6),
+            any::<u32>().prop_map(|bits| Source::V4(Ipv4Addr::from_bits(bits))),
+            any::<u128>().prop_map(|bits| Source::V6(Ipv6Addr::from_bits(bits))),
             any::<u32>().prop_map(Source::User),
             any::<u32>().prop_map(Source::Machine),
             Just(Source::Unknown),

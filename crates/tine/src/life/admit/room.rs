@@ -188,12 +188,14 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tine_os::socket::Addr;
 
     use super::*;
 
     fn source(network: u32, host: u32) -> Source {
-        Source::V4(network << 16 | host)
+        Source::V4(Ipv4Addr::from_bits(network << 16 | host))
     }
 
     fn enter(room: &mut Room, ticket: Ticket, source: Source, here: bool) {

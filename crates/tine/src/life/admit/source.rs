@@ -15,9 +15,9 @@ use crate::peer::Peer;
 #[non_exhaustive]
 pub enum Source {
     /// An IPv4 prefix; v4-mapped addresses are counted here.
-    V4(u32),
+    V4(Ipv4Addr),
     /// An IPv6 prefix.
-    V6(u128),
+    V6(Ipv6Addr),
     /// A user of this machine, by number.
     User(u32),
     /// A virtual machine, by its context identifier.
@@ -57,19 +57,27 @@ impl Source {
     /// The source of an address of the Internet.
     pub fn of_ip(ip: IpAddr, mask: Mask) -> Source {
         match ip.to_canonical() {
-            IpAddr::V4(v4) => Source::V4(cut(v4.to_bits().into(), 32, mask.v4) as u32),
-            IpAddr::V6(v6) => Source::V6(cut(v6.to_bits(), 128, mask.v6)),
+            IpAddr::V4(v4) => Source::V4(cut_v4(v4, mask.v4)),
+            IpAddr::V6(v6) => Source::V6(cut_v6(v6, mask.v6)),
         }
     }
 
     /// The network that a source belongs to.
     pub(crate) fn network(self) -> Source {
         match self {
-            Source::V4(bits) => Source::V4(cut(bits.into(), 32, Mask::NETWORK.v4) as u32),
-            Source::V6(bits) => Source::V6(cut(bits, 128, Mask::NETWORK.v6)),
+            Source::V4(v4) => Source::V4(cut_v4(v4, Mask::NETWORK.v4)),
+            Source::V6(v6) => Source::V6(cut_v6(v6, Mask::NETWORK.v6)),
             other => other,
         }
     }
+}
+
+fn cut_v4(address: Ipv4Addr, kept: u8) -> Ipv4Addr {
+    Ipv4Addr::from_bits(cut(address.to_bits().into(), 32, kept) as u32)
+}
+
+fn cut_v6(address: Ipv6Addr, kept: u8) -> Ipv6Addr {
+    Ipv6Addr::from_bits(cut(address.to_bits(), 128, kept))
 }
 
 fn cut(bits: u128, all: u32, kept: u8) -> u128 {
@@ -81,8 +89,8 @@ fn cut(bits: u128, all: u32, kept: u8) -> u128 {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::V4(bits) => Ipv4Addr::from_bits(*bits).fmt(f),
-            Source::V6(bits) => Ipv6Addr::from_bits(*bits).fmt(f),
+            Source::V4(v4) => v4.fmt(f),
+            Source::V6(v6) => v6.fmt(f),
             Source::User(uid) => write!(f, "user:{uid}"),
             Source::Machine(cid) => write!(f, "vsock:{cid}"),
             Source::Unknown => f.write_str("any"),
