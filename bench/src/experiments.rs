@@ -82,8 +82,8 @@ pub const EXPERIMENTS: &[Experiment] = &[
     Experiment { name: "udp", with: |server| server.kind == Kind::Datagram, rounds: u32::MAX, run: udp },
     Experiment { name: "start", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "tcpsvd", "s6-tcpserver", "c-vfork"]), rounds: u32::MAX, run: start },
     Experiment { name: "burst", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "tcpsvd", "s6-tcpserver", "c-vfork", "handler", "handler-auto", "c-fork"]), rounds: u32::MAX, run: burst },
-    Experiment { name: "idle", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "c-vfork", "c-vfork-ign", "handler", "handler-auto", "c-fork", "c-fork-ign"]), rounds: 1, run: idle },
-    Experiment { name: "crowd", with: |server| named(server, &["tine", "tine-auto", "c-vfork", "handler", "handler-auto", "c-fork"]), rounds: 1, run: crowd },
+    Experiment { name: "idle", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "c-vfork", "c-vfork-ign", "handler", "handler-auto", "c-fork", "c-fork-ign"]), rounds: 2, run: idle },
+    Experiment { name: "crowd", with: |server| named(server, &["tine", "tine-auto", "c-vfork", "handler", "handler-auto", "c-fork"]), rounds: 2, run: crowd },
 ];
 
 fn named(server: &Server, names: &[&str]) -> bool {

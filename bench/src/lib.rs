@@ -12,6 +12,7 @@ pub mod load;
 pub mod machine;
 pub mod page;
 pub mod procfs;
+pub mod repeat;
 pub mod results;
 pub mod running;
 pub mod servers;

@@ -7,7 +7,8 @@ use std::fmt::Write as _;
 
 use crate::chart::{Bar, bars, figure};
 use crate::experiments::{BURST, CLIENTS, CROWD, HELD};
-use crate::goals::{GOALS, Judged, Verdict, more_is_better};
+use crate::goals::{GOALS, Judged, Unit, Verdict, more_is_better};
+use crate::repeat::{Repeat, repeats};
 use crate::results::Results;
 use crate::servers::{Kind, SERVERS, Server, Whose};
 use crate::stats::Summary;
@@ -15,7 +16,7 @@ use crate::stats::Summary;
 const TEMPLATE: &str = include_str!("../performance.md.in");
 
 /// The page, and the charts that it shows by the names of their files.
-pub fn render(results: &Results) -> (String, Vec<(String, String)>) {
+pub fn render(results: &Results, before: Option<&Results>) -> (String, Vec<(String, String)>) {
     let charts = charts(results);
     let judged = judge(results);
     let met = judged.iter().filter(|goal| goal.verdict == Verdict::Met).count();
@@ -44,6 +45,13 @@ pub fn render(results: &Results) -> (String, Vec<(String, String)>) {
         ("missing", missing(results)),
         ("wrong", wrong(results)),
         ("losses", losses(results, &judged)),
+        (
+            "repeats",
+            before.map_or_else(
+                || "None was compared with (`--against FILE`).".into(),
+                |before| repeated(results, before),
+            ),
+        ),
         ("crowd_size", figure(CROWD as f64)),
         ("burst_size", figure(BURST as f64)),
     ]);
@@ -70,6 +78,28 @@ pub fn lines<'a>(judged: impl IntoIterator<Item = &'a Judged>) -> String {
             goal.goal,
             measured(goal)
         );
+    }
+    text
+}
+
+/// How this run and one before agree.
+pub fn repeated(now: &Results, before: &Results) -> String {
+    let all = repeats(now, before);
+    let apart: Vec<_> = all.iter().filter(|repeat| !repeat.agrees()).collect();
+    let turned = all.iter().filter(|repeat| !repeat.same_verdict).count();
+    let mut text = format!(
+        "{} of {} figures agree with those of a run before ({} rounds): their spreads touch. {turned} are met in one of the two and missed in the other.\n",
+        all.len() - apart.len(),
+        all.len(),
+        before.rounds
+    );
+    if !apart.is_empty() {
+        text.push_str("These do not:\n\n| row | what | against | this run | the run before | change |\n|---|---|---|---|---|---|\n");
+    }
+    for Repeat { row, what, against, unit, now, before, .. } in apart.iter().copied() {
+        let change = 100.0 * (now.median / before.median - 1.0);
+        let (now, before) = (spread(*unit, *now), spread(*unit, *before));
+        let _ = writeln!(text, "| {row} | {what} | {against} | {now} | {before} | {change:+.0} % |");
     }
     text
 }
@@ -119,14 +149,15 @@ fn goals(judged: &[Judged]) -> String {
 }
 
 fn measured(goal: &Judged) -> String {
-    let show = |value| goal.unit.show(value);
-    match goal.measured {
-        None => "-".into(),
-        Some(Summary { median, least, most }) if least == most => show(median),
-        Some(Summary { median, least, most }) => {
-            format!("{} ({} to {})", show(median), show(least), show(most))
-        }
+    goal.measured.map_or_else(|| "-".into(), |measured| spread(goal.unit, measured))
+}
+
+fn spread(unit: Unit, Summary { median, least, most }: Summary) -> String {
+    let show = |value| unit.show(value);
+    if least == most {
+        return show(median);
     }
+    format!("{} ({} to {})", show(median), show(least), show(most))
 }
 
 fn word(verdict: Verdict) -> &'static str {
@@ -398,7 +429,7 @@ mod tests {
 
     #[test]
     fn the_template_is_filled_whole() {
-        let (page, _) = render(&results(&[("tine", "c8", 1, "rate", 5_000.0)]));
+        let (page, _) = render(&results(&[("tine", "c8", 1, "rate", 5_000.0)]), None);
         assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
         assert!(page.contains("| tine |  | 5,000 |"), "{page}");
         for goal in GOALS {
@@ -411,7 +442,7 @@ mod tests {
         let mut results = results(&[("socat", "c8", 1, "rate", 100.0), ("socat", "c8", 2, "rate", 300.0)]);
         assert!(table(&results, Kind::Program, STREAMS).contains("200 (100-300)"));
         results.samples[0].errors.insert("no_reply".into(), 7);
-        let (page, charts) = render(&results);
+        let (page, charts) = render(&results, None);
         assert!(page.contains("~~200 (100-300)~~ wrong"), "{page}");
         assert!(page.contains("- socat in c8: no_reply 7"), "{page}");
         assert!(charts.is_empty());

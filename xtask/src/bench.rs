@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> Result {
     if args.switch("--quick") {
         passed.push("--quick".to_string());
     }
-    for name in ["--only", "--rounds", "--s6-tcpserver", "--nsjail"] {
+    for name in ["--only", "--rounds", "--s6-tcpserver", "--nsjail", "--against"] {
         if let Some(value) = args.value_after(name)? {
             passed.extend([name.to_string(), value]);
         }

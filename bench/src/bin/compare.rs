@@ -41,6 +41,10 @@ struct Options {
     /// An nsjail to compare with
     #[arg(long, value_name = "PATH")]
     nsjail: Option<PathBuf>,
+
+    /// The performance.json of a run before, to say on the page whether this one agrees with it
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 const ROUNDS: u32 = 5;
@@ -68,6 +72,7 @@ fn run(options: &Options) -> Result<(), String> {
     fs::create_dir_all(place.logs()).map_err(|why| format!("make {}: {why}", place.logs().display()))?;
     allow_descriptors(DESCRIPTORS).map_err(|why| why.to_string())?;
 
+    let before = options.against.as_deref().map(read).transpose()?;
     let pace = if options.quick { PACE_QUICK } else { PACE };
     let rounds = options.rounds.unwrap_or(if options.quick { ROUNDS_QUICK } else { ROUNDS });
     let mut results = Results {
@@ -85,7 +90,7 @@ fn run(options: &Options) -> Result<(), String> {
     if results.samples.is_empty() {
         return Err("nothing was measured".into());
     }
-    write(root, &place, &results)?;
+    write(root, &place, &results, before.as_ref())?;
     println!("done   minutes={:.1} samples={}", began.elapsed().as_secs_f64() / 60.0, results.samples.len());
     Ok(())
 }
@@ -174,10 +179,22 @@ fn note(results: &mut Results, server: &str, round: u32, found: Found) {
     results.samples.push(Sample { server: server.into(), experiment, round, metrics, errors });
 }
 
+/// What a run before has found.
+fn read(path: &Path) -> Result<Results, String> {
+    #[derive(serde::Deserialize)]
+    struct File {
+        results: Results,
+    }
+    let text = fs::read_to_string(path).map_err(|why| format!("read {}: {why}", path.display()))?;
+    let file: File = serde_json::from_str(&text)
+        .map_err(|why| format!("{} is no performance.json: {why}", path.display()))?;
+    Ok(file.results)
+}
+
 /// Raw results always go to target/bench; the page to docs when the run was a whole one.
-fn write(root: &Path, place: &Place, results: &Results) -> Result<(), String> {
+fn write(root: &Path, place: &Place, results: &Results, before: Option<&Results>) -> Result<(), String> {
     let judged = page::judge(results);
-    let (text, charts) = page::render(results);
+    let (text, charts) = page::render(results, before);
     let raw = serde_json::to_string_pretty(&serde_json::json!({ "results": results, "goals": judged }));
     let raw = raw.expect("results are JSON") + "\n";
     let whole = !results.quick && results.only.is_none();
@@ -192,6 +209,9 @@ fn write(root: &Path, place: &Place, results: &Results) -> Result<(), String> {
     // Of a part of a run, only the goals that it says something about.
     let told = judged.iter().filter(|goal| results.only.is_none() || goal.verdict != Verdict::NotMeasured);
     print!("{}", page::lines(told));
+    if let Some(before) = before {
+        print!("{}", page::repeated(results, before));
+    }
     println!("wrote  {}", docs.join("performance.md").display());
     if !whole {
         println!(
