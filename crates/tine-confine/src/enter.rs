@@ -1,7 +1,7 @@
 //! What a child does with a prepared plan: the steps, in the order that they need.
 
+use std::ffi::CString;
 use std::io;
-use std::path::PathBuf;
 
 use crate::Identity;
 use crate::report::{Failure, Step};
@@ -11,7 +11,7 @@ use crate::step::{self, limits::Limits};
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) identity: Option<Identity>,
-    pub(crate) directory: Option<PathBuf>,
+    pub(crate) directory: Option<CString>,
     pub(crate) umask: u32,
     pub(crate) limits: Limits,
     pub(crate) signals: Vec<i32>,

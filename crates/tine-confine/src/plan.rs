@@ -1,6 +1,8 @@
 //! The plan: what a child gives up, as data. It makes no system call; `prepare` only looks.
 
-use std::path::PathBuf;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
 use tine_os::identity::{self, Identity};
@@ -116,14 +118,7 @@ impl Plan {
                 return Err(PlanError::NotRootGroups(surplus.unwrap_or(group)));
             }
         }
-        if let Some(directory) = &self.directory {
-            let meta =
-                std::fs::metadata(directory).map_err(|why| PlanError::Directory(directory.clone(), why))?;
-            if !meta.is_dir() {
-                let why = io::Error::from_raw_os_error(NOT_A_DIRECTORY);
-                return Err(PlanError::Directory(directory.clone(), why));
-            }
-        }
+        let directory = self.directory.as_deref().map(usable).transpose()?;
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
@@ -136,7 +131,7 @@ impl Plan {
         let signals = signal::changed().map_err(PlanError::Signals)?;
         // Somebody who is who we want already needs no privilege, and no call that takes it.
         let identity = self.identity.clone().filter(|_| root);
-        Ok(Prepared { identity, directory: self.directory.clone(), umask: self.umask, limits, signals })
+        Ok(Prepared { identity, directory, umask: self.umask, limits, signals })
     }
 
     fn limit(
@@ -168,6 +163,15 @@ fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
         (Some(a), Some(b)) => Some(a.min(b)),
         (one, other) => one.or(other),
     }
+}
+
+/// A directory, as a child is going to name it to the kernel.
+fn usable(directory: &Path) -> Result<CString, PlanError> {
+    let fail = |why| PlanError::Directory(directory.to_owned(), why);
+    if !std::fs::metadata(directory).map_err(fail)?.is_dir() {
+        return Err(fail(io::Error::from_raw_os_error(NOT_A_DIRECTORY)));
+    }
+    CString::new(directory.as_os_str().as_bytes()).map_err(|why| fail(why.into()))
 }
 
 impl fmt::Display for PlanError {

@@ -127,6 +127,14 @@ impl Environ {
         self.pointers.push(ptr::null());
     }
 
+    /// Becomes the same as another, laid out; in the memory that this one has, if that is enough.
+    pub fn copy(&mut self, other: &Environ) {
+        self.bytes.clone_from(&other.bytes);
+        self.starts.clone_from(&other.starts);
+        (self.fixed, self.pid_at, self.over) = (other.fixed, other.pid_at, other.over);
+        self.seal();
+    }
+
     /// The variables as `NAME=value`, in order.
     pub fn iter(&self) -> impl Iterator<Item = &OsStr> {
         self.starts.iter().map(|start| {

@@ -4,6 +4,7 @@
 //! mutexes and the locks of the allocator in the child, which Rust code there relies on. A child that only becomes a program
 //! may be born in a control group instead, by a raw `clone3`: see [`fork_into`].
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -204,6 +205,15 @@ pub fn new_session() -> io::Result<()> {
     fault::point("setsid")?;
     rustix::process::setsid()?;
     Ok(())
+}
+
+/// In a child: its working directory from here on. Asks for no memory, as std's function does for a long path.
+///
+/// # Errors
+/// EACCES, ENOENT and others: chdir(2).
+pub fn enter_directory(path: &CStr) -> io::Result<()> {
+    fault::point("chdir")?;
+    Ok(rustix::process::chdir(path)?)
 }
 
 /// Gives up on an inconsistency of our own making: says what, and ends with status 101.

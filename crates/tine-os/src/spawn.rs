@@ -1,40 +1,68 @@
-//! The cheap birth of a program: a child that shares this process's memory and table of descriptors until it has become the
-//! program, while this process sleeps. vfork(2), clone3(2), close_range(2).
+//! The cheap birth of a program: a child that shares this process's memory until it has become the program, while this process
+//! goes on with its work. vfork(2), clone3(2), set_tid_address(2).
 //!
-//! A fork copies page tables, and each page that either side writes to afterwards; here nothing is copied, whatever this
-//! process's size, and of the descriptors only the lowest few. What it takes is that the child does little before it executes:
-//! it must not wait for anybody, for this process waits for it. Nor is it for a child that becomes another user: between
-//! that and execve(2) whoever has that user already could stop it, and with it this process.
+//! A fork copies page tables, and each page that either side writes to afterwards; here nothing is copied but the table of
+//! descriptors, whatever this process's size. And where vfork(2) has the parent sleep until the child has executed, several children
+//! are on their way here at once, on as many processors. What it takes is that each has a place of its own, a [`Cot`]: a
+//! stack, and all that it reads or writes, which nobody else touches until the kernel says that it has left this memory
+//! (CLONE_CHILD_CLEARTID). Nor must it ask for memory, wait for anybody, or panic. It has this thread's `errno`: a call that fails in
+//! it at the instant at which one fails here may give that one its own number, and nothing worse.
+//!
+//! This is not for a child that becomes another user: between that and execve(2) whoever has that user already could trace it,
+//! and with it this process.
 
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering::Acquire, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
+use rustix::event::Timespec;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::thread::futex;
 
 use crate::fork::{CLONE_INTO_CGROUP, CloneArgs, exit};
-use crate::{Pid, check, fault, fd, wait};
+use crate::{Pid, fault, fd, wait};
 
-/// Where children are born that only become a program.
+/// Where children are born that only become a program. Each needs a `T` for that.
 #[derive(Debug)]
-pub struct Nursery {
+pub struct Nursery<T> {
+    places: Vec<Place<T>>,
+    /// Where the next child is born, if it is free: the one that was used longest ago.
+    next: usize,
+    /// A place was waited for in vain, and none was free since.
+    stuck: bool,
+}
+
+/// One of its places.
+#[derive(Debug)]
+struct Place<T> {
     /// The lowest page cannot be touched, so that a stack that is too small ends the child and harms nobody.
     stack: NonNull<libc::c_void>,
-    /// Where the child finds its client: a number among the lowest, while connections have any.
-    cradle: OwnedFd,
-    /// What is there otherwise.
-    empty: OwnedFd,
+    job: NonNull<Job<T>>,
+}
+
+/// What a child finds in this memory.
+#[derive(Debug)]
+struct Job<T> {
+    /// Not 0 while a child is here; the kernel clears it when that has executed a program or ended.
+    here: AtomicU32,
+    what: T,
+    client: RawFd,
+    task: fn(&mut T, BorrowedFd<'_>) -> u8,
+}
+
+/// A free place, in which a child can be born once.
+#[derive(Debug)]
+pub struct Cot<'a, T> {
+    place: &'a mut Place<T>,
 }
 
 /// What a child is born with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct With<'a> {
     /// The control group, by its directory: [`crate::cgroup::Leaf`].
     pub group: Option<BorrowedFd<'a>>,
-    /// Descriptors from here on are not the child's: [`Nursery::first_above`].
-    pub first: RawFd,
     /// Whether this process gets a process descriptor.
     pub pidfd: bool,
 }
@@ -55,132 +83,192 @@ const GUARD: usize = 64 << 10;
 /// linux/sched.h; wider than the flags that the C library names.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// What the child is to do.
-struct Job<F> {
-    task: Option<F>,
-    first: RawFd,
-}
+/// How long a place is waited for when none is free: a child takes a tenth of a millisecond, unless somebody has stopped it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-impl Nursery {
-    /// Makes one and tries it, with a child that does nothing: what works now will work for clients.
+/// After so long all places are looked at again, for only one can be slept at.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+impl<T> Nursery<T> {
+    /// One for so many children at once, and tries it, with a child that does nothing: what works now will work for clients.
     ///
     /// # Errors
     /// ENOSYS, EPERM where a filter does not allow clone3(2), `Unsupported` on a processor that this is not written for; ENOMEM,
     /// EMFILE.
-    pub fn new() -> io::Result<Nursery> {
+    ///
+    /// # Panics
+    /// When it is for none.
+    pub fn new(children: usize, mut what: impl FnMut() -> T) -> io::Result<Nursery<T>> {
+        assert!(children > 0, "a nursery is for somebody");
+        let places = (0..children).map(|_| Place::new(what())).collect::<io::Result<_>>()?;
+        let mut nursery = Nursery { places, next: 0, stuck: false };
+        const FINE: u8 = 7;
+        let born =
+            nursery.cot()?.bear(fd::null()?.as_fd(), With { group: None, pidfd: true }, |_, _| FINE)?;
+        match wait::wait_blocking(born.pid)?.code() {
+            Some(status) if status == i32::from(FINE) && nursery.is_empty() => Ok(nursery),
+            _ => Err(io::Error::other("a child that shares memory did not end as it was told to")),
+        }
+    }
+
+    /// A free place. When there is none, one is waited for, a second at most; after that not again until one is free.
+    ///
+    /// # Errors
+    /// `TimedOut`: somebody has stopped as many children as there are places.
+    pub fn cot(&mut self) -> io::Result<Cot<'_, T>> {
+        let until = Instant::now() + PATIENCE;
+        let count = self.places.len();
+        loop {
+            let all = (0..count).map(|step| (self.next + step) % count);
+            if let Some(at) = all.into_iter().find(|at| self.places[*at].is_free()) {
+                (self.next, self.stuck) = ((at + 1) % count, false);
+                return Ok(Cot { place: &mut self.places[at] });
+            }
+            if self.stuck || Instant::now() >= until {
+                self.stuck = true;
+                let why = "children that were being born do not get on; has somebody stopped them?";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            self.places[self.next].sleep();
+        }
+    }
+
+    /// Whether no child is here.
+    pub fn is_empty(&self) -> bool {
+        self.places.iter().all(Place::is_free)
+    }
+}
+
+impl<T> Place<T> {
+    fn new(what: T) -> io::Result<Place<T>> {
         fault::point("mmap")?;
         let (none, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing in this process (mmap(2)).
         let all = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), GUARD + STACK, none, flags)? };
+        let stack = NonNull::new(all).ok_or(io::ErrorKind::OutOfMemory)?;
+        let job = Job { here: AtomicU32::new(0), what, client: -1, task: |_, _| 0 };
+        let place = Place { stack, job: NonNull::from(Box::leak(Box::new(job))) };
         let both = MprotectFlags::READ | MprotectFlags::WRITE;
         let bottom = all.wrapping_byte_add(GUARD);
         // SAFETY: the pages are the upper part of the mapping made just above, which nobody else knows of.
         unsafe { rustix::mm::mprotect(bottom, STACK, both)? };
-        let stack = NonNull::new(all).ok_or(io::ErrorKind::OutOfMemory)?;
-        let empty = fd::duplicate_low(fd::null()?)?;
-        let cradle = fd::duplicate_low(&empty)?;
-        let mut nursery = Nursery { stack, cradle, empty };
-        nursery.works()?;
-        Ok(nursery)
+        Ok(place)
     }
 
-    /// The highest of the descriptors that a child needs, if those of `others` are all that it needs beside its client's.
-    pub fn first_above(&self, others: &[RawFd]) -> RawFd {
-        others.iter().copied().chain([self.cradle.as_raw_fd()]).max().unwrap_or(0) + 1
+    fn here(&self) -> &AtomicU32 {
+        // SAFETY: the job lives as long as its place; of it only this word is looked at, which is atomic, whoever else is there.
+        unsafe { &(*self.job.as_ptr()).here }
     }
 
-    /// A child is born, `with` these things, and does `task`; this process sleeps until the child has
-    /// executed a program or ended, with what `task` returns as its status.
-    ///
-    /// `task` is given its client's connection, as a descriptor that it may place, and finds all other descriptors below
-    /// `first` open; or else why they could not be made its own, and then it must touch none of them. Signals that have a
-    /// handler here have none there. What `task` does to memory, this process does: it is as if it had been called here.
-    /// What it holds when the program is executed is lost to both.
+    /// Whether nobody is there. Acquire: then all that a child did to its job is done.
+    fn is_free(&self) -> bool {
+        self.here().load(Acquire) == 0
+    }
+
+    /// Until somebody leaves, or for a moment.
+    fn sleep(&self) {
+        let here = self.here();
+        let seen = here.load(Relaxed);
+        if seen != 0 {
+            // Whatever it says, it is looked at again. Not private: it is the kernel that wakes, for any process (futex(2)).
+            let _ = futex::wait(here, futex::Flags::empty(), seen, Some(&LOOK));
+        }
+    }
+}
+
+impl<T> Cot<'_, T> {
+    /// What the child will need, as the last one here has left it.
+    pub fn what(&mut self) -> &mut T {
+        // SAFETY: the place is free, so no child uses its job, and `&mut self` keeps everybody else out.
+        unsafe { &mut (*self.place.job.as_ptr()).what }
+    }
+
+    /// A child is born, `with` these things, and does `task` with what it needs and its client's connection, at the
+    /// number that it has here: the child has a copy of all descriptors. It ends with what `task` returns as its status. Signals that
+    /// have a handler here have none there.
     ///
     /// # Errors
     /// EAGAIN, ENOMEM when the kernel refuses; EMFILE, ENFILE for want of a process descriptor; EBUSY and others of the control
     /// group's. Nobody was born then.
-    pub fn spawn<F>(&mut self, client: BorrowedFd<'_>, with: With<'_>, task: F) -> io::Result<Newborn>
-    where
-        F: FnOnce(BorrowedFd<'_>, io::Result<()>) -> u8,
-    {
-        fault::point("dup")?;
-        rustix::io::dup3(client, &mut self.cradle, rustix::io::DupFlags::CLOEXEC)?;
-        let cradle = self.cradle.as_fd();
-        let born = self.born(with, |unshared| task(cradle, unshared));
-        // The client must see the end when its child ends. Nothing but a number that is not open can keep this from working.
-        let emptied = rustix::io::dup3(&self.empty, &mut self.cradle, rustix::io::DupFlags::CLOEXEC);
-        debug_assert!(emptied.is_ok(), "both are open");
-        born
-    }
-
-    fn born<F>(&self, with: With<'_>, task: F) -> io::Result<Newborn>
-    where
-        F: FnOnce(io::Result<()>) -> u8,
-    {
+    pub fn bear(
+        self,
+        client: BorrowedFd<'_>,
+        with: With<'_>,
+        task: fn(&mut T, BorrowedFd<'_>) -> u8,
+    ) -> io::Result<Newborn> {
         fault::point("fork")?;
-        // A child that runs `task` may write there, after the kernel and before this process goes on.
+        let place = self.place;
+        // SAFETY: the place is free, so no child uses its job, and nobody else has the place.
+        let job = unsafe { place.job.as_mut() };
+        (job.client, job.task) = (client.as_raw_fd(), task);
+        // Relaxed: the child begins after this in any case.
+        job.here.store(1, Relaxed);
+        let here = job.here.as_ptr();
         let pidfd = AtomicI32::new(-1);
-        let With { group, first, pidfd: wanted } = with;
-        let mut flags = (libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES) as u64 | CLONE_CLEAR_SIGHAND;
+        let With { group, pidfd: wanted } = with;
+        let mut flags = (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64 | CLONE_CLEAR_SIGHAND | WALKED;
         flags |= if wanted { libc::CLONE_PIDFD as u64 } else { 0 };
         flags |= if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
         let args = CloneArgs {
             flags,
             pidfd: pidfd.as_ptr() as u64,
+            child_tid: here as u64,
             exit_signal: libc::SIGCHLD as u64,
-            stack: self.stack.as_ptr().wrapping_byte_add(GUARD) as u64,
+            stack: place.stack.as_ptr().wrapping_byte_add(GUARD) as u64,
             stack_size: STACK as u64,
             cgroup: group.map_or(0, |group| group.as_raw_fd() as u64),
             ..CloneArgs::default()
         };
-        let mut job = ManuallyDrop::new(Job { task: Some(task), first });
-        let (begin, job) = (begin::<F> as extern "C" fn(*mut Job<F>) -> !, &raw mut *job);
-        // SAFETY: `args` is a live structure, and its stack is one that only the child of this call uses, for `&mut self` of
-        // `spawn` (or nobody else's knowing of it, in `new`) keeps others out and CLONE_VFORK keeps this call from
-        // returning while the child lives in this memory. `job` lives until then, and `begin` does not return.
-        let pid = check(unsafe { clone_and_call(&args, begin as *const (), job.cast()) } as libc::c_int)?;
+        let begin = begin::<T> as extern "C" fn(*mut Job<T>) -> !;
+        // SAFETY: `args` is a live structure. Its stack and `job` belong to a place that was free, so no other child uses them; and
+        // none will, nor this process, before the kernel has cleared `here`, which it does when the child has left this memory.
+        // They are not unmapped before that either (`drop`). `begin` does not return.
+        let result = unsafe { clone_and_call(&args, begin as *const (), place.job.as_ptr().cast()) };
+        if result < 0 {
+            place.here().store(0, Relaxed);
+            return Err(io::Error::from_raw_os_error(-result as i32));
+        }
         let pidfd = wanted.then(|| pidfd.load(Relaxed));
         // SAFETY: the kernel has made this descriptor for us, CLONE_PIDFD; nobody else knows it.
         let pidfd = pidfd.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
-        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+        let pid = Pid::from_raw(result as i32).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Newborn { pid, pidfd })
     }
-
-    fn works(&mut self) -> io::Result<()> {
-        const FINE: u8 = 7;
-        let with = With { group: None, first: self.first_above(&[]), pidfd: true };
-        let born = self.born(with, |unshared| if unshared.is_ok() { FINE } else { 1 })?;
-        match wait::wait_blocking(born.pid)?.code() {
-            Some(status) if status == i32::from(FINE) => Ok(()),
-            _ => Err(io::Error::other("a child that shares memory did not end as it was told to")),
-        }
-    }
 }
 
-impl Drop for Nursery {
+/// A walk through all faults counts calls and allocations of one process after the other: there, this one sleeps while a child is
+/// here, as in vfork(2).
+const WALKED: u64 = if cfg!(feature = "fault") { libc::CLONE_VFORK as u64 } else { 0 };
+
+impl<T> Drop for Place<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours alone, and no child uses it: the last one has left it before `born` returned.
+        let until = Instant::now() + PATIENCE;
+        while !self.is_free() && Instant::now() < until {
+            self.sleep();
+        }
+        if !self.is_free() {
+            // Somebody has stopped it. What it stands on must stay, for ever.
+            return;
+        }
+        // SAFETY: the mapping is ours alone, and the child that used it has left it.
         let _ = unsafe { rustix::mm::munmap(self.stack.as_ptr(), GUARD + STACK) };
+        // SAFETY: it comes from a box, `new`, and nobody uses it any more.
+        drop(unsafe { Box::from_raw(self.job.as_ptr()) });
     }
 }
 
-/// The child's first function: makes the descriptors its own, those from `first` on left out, and does its task.
-extern "C" fn begin<F: FnOnce(io::Result<()>) -> u8>(job: *mut Job<F>) -> ! {
+/// The child's first function.
+extern "C" fn begin<T>(job: *mut Job<T>) -> ! {
     fault::born();
-    // SAFETY: the parent, which sleeps, has made `job` and looks at it no more; this runs once for it.
+    // SAFETY: the parent has made `job` for this child alone, and until that has left it looks at nothing of it but `here`, which
+    // is atomic.
     let job = unsafe { &mut *job };
-    let unshared = fault::point("close_range").and_then(|()| {
-        let (first, last) = (job.first as libc::c_uint, libc::c_uint::MAX);
-        // SAFETY: unshared first, so that what is closed is the child's copy only (close_range(2), CLOSE_RANGE_UNSHARE).
-        let done = unsafe { libc::close_range(first, last, libc::CLOSE_RANGE_UNSHARE as libc::c_int) };
-        check(done).map(drop)
-    });
-    exit(job.task.take().map_or(1, |task| task(unshared)))
+    // SAFETY: the parent had it open when it called `bear`, and this process's descriptors are a copy of that moment's.
+    let client = unsafe { BorrowedFd::borrow_raw(job.client) };
+    exit((job.task)(&mut job.what, client))
 }
 
-/// clone3(2) with a stack for the child, which calls `begin` with `job` there. Gives the child's id or a negative errno, as -1
-/// and `errno`.
+/// clone3(2) with a stack for the child, which calls `begin` with `job` there. Gives the child's id or a negative errno.
 ///
 /// # Safety
 /// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
@@ -210,7 +298,7 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
             lateout("r11") _,
         );
     }
-    errno_of(result)
+    result
 }
 
 /// As above.
@@ -240,7 +328,7 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
             lateout("x30") _,
         );
     }
-    errno_of(result)
+    result
 }
 
 /// On other processors children are born by fork.
@@ -249,17 +337,5 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
 /// Nothing has to hold, for nothing is done; it is unsafe because the others are.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 unsafe fn clone_and_call(_: &CloneArgs, _: *const (), _: *mut libc::c_void) -> i64 {
-    errno_of(-i64::from(libc::ENOSYS))
-}
-
-/// From the kernel's convention to the C library's.
-fn errno_of(result: i64) -> i64 {
-    if !(-4095..0).contains(&result) {
-        return result;
-    }
-    // SAFETY: the place is this thread's own, always valid (errno(3)).
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: as above; nobody else writes there while this thread runs.
-    unsafe { place.write(-result as libc::c_int) };
-    -1
+    -i64::from(libc::ENOSYS)
 }

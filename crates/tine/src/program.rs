@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::rc::Rc;
 use std::time::Duration;
 use std::{error, fmt, io};
 
@@ -25,14 +26,13 @@ use crate::peer::Peer;
 /// # Ok::<(), tine::Error>(())
 /// ```
 pub struct Program {
-    pub(crate) argv: Argv,
+    pub(crate) argv: Rc<Argv>,
     pub(crate) environ: Environ,
     pub(crate) describe: Option<Describe>,
-    pub(crate) sockets: Sockets,
-    pub(crate) stderr: Stderr,
+    pub(crate) places: Places,
     pub(crate) datagrams: Option<DatagramMode>,
     /// Other programs, of the rules that name one; and the rule of the next client.
-    pub(crate) variants: BTreeMap<RuleId, Argv>,
+    pub(crate) variants: BTreeMap<RuleId, Rc<Argv>>,
     pub(crate) variant: Option<RuleId>,
 }
 
@@ -61,6 +61,13 @@ pub enum Stderr {
     Socket,
     /// Nothing.
     Null,
+}
+
+/// What a program finds where.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    pub sockets: Sockets,
+    pub stderr: Stderr,
 }
 
 /// How a program serves a listener for datagrams.
@@ -137,13 +144,12 @@ impl Program {
         let path = exec::find(name, &search).map_err(fail)?;
         let words: Vec<_> =
             [name.to_owned()].into_iter().chain(args.into_iter().map(|a| a.as_ref().to_owned())).collect();
-        let argv = Argv::new(&path, &words).map_err(fail)?;
+        let argv = Rc::new(Argv::new(&path, &words).map_err(fail)?);
         let mut environ = Environ::new();
         environ.set("PATH", PATH);
         environ.fix();
-        let (sockets, stderr) = (Sockets::default(), Stderr::default());
-        let (variants, variant) = (BTreeMap::new(), None);
-        Ok(Program { argv, environ, describe: None, sockets, stderr, datagrams: None, variants, variant })
+        let (places, variants, variant) = (Places::default(), BTreeMap::new(), None);
+        Ok(Program { argv, environ, describe: None, places, datagrams: None, variants, variant })
     }
 
     /// Sets a variable for every client, in place of one of that name.
@@ -161,13 +167,13 @@ impl Program {
 
     /// Where it finds its client.
     pub fn sockets(mut self, sockets: Sockets) -> Program {
-        self.sockets = sockets;
+        self.places.sockets = sockets;
         self
     }
 
     /// What its standard error is.
     pub fn stderr(mut self, stderr: Stderr) -> Program {
-        self.stderr = stderr;
+        self.places.stderr = stderr;
         self
     }
 

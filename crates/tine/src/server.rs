@@ -24,7 +24,7 @@ use crate::handler::{DatagramHandler, Handler};
 use crate::life::admit::{Limits, OnFull, Rules};
 use crate::life::bind::{self, Listener, Role};
 use crate::life::end::Deadlines;
-use crate::life::fork::{Birth, Workplace};
+use crate::life::fork::{Birth, Desk, Workplace};
 use crate::life::reap::Reports;
 use crate::life::serve::{HandlerService, Place, Service};
 use crate::life::tree::{Keep, Orphans, Trees};
@@ -41,6 +41,10 @@ use crate::program::{DatagramMode, Program};
 
 /// How long children have to finish when the server ends, unless another time is asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many children may be on their way to their program at once: enough to keep several processors at it, and the pages of
+/// their stacks are few.
+const COTS: usize = 8;
 
 /// Descriptors that the master needs beside one for each child and listener.
 const DESCRIPTORS: u64 = 64;
@@ -435,9 +439,10 @@ impl Server {
         let reports = Reports::new().map_err(system("make a pipe for reports"))?;
         let null = fd::null().and_then(fd::duplicate_low).map_err(system("open /dev/null"))?;
         let log = fd::duplicate_low(std::io::stderr()).map_err(system("duplicate standard error"))?;
-        // Whoever becomes another user could be stopped by that user before it is a program, and the master with it; and where
-        // the kernel does not allow such births, a fork does the same for more.
-        let nursery = if programs && !plan.changes_identity() { Nursery::new().ok() } else { None };
+        // Whoever becomes another user could be traced by that user before it is a program, and the master's memory with it; and
+        // where the kernel does not allow such births, a fork does the same for more.
+        let nursery =
+            if programs && !plan.changes_identity() { Nursery::new(COTS, || None).ok() } else { None };
         let (mut trees, why) =
             Trees::new(self.keep, programs).map_err(system("hold the processes of a connection together"))?;
         let mut events = events;
@@ -454,7 +459,8 @@ impl Server {
             trees = Trees::new(Keep::Subreaper, programs).map_err(system("become the parent of orphans"))?.0;
             self.seat(crew, &mut events)?;
         }
-        let workplace = Workplace { plan, null, log, reports, trees, orphans, master, processors: None };
+        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, processors: None });
+        let workplace = Workplace { desk, trees };
         let reread = self.rules_file.map(|path| reader(path, base));
         let manner = Manner {
             limits: self.limits,

@@ -1,8 +1,8 @@
 //! The working directory. chdir(2).
 
+use std::ffi::CStr;
 use std::io;
-use std::path::Path;
 
-pub(crate) fn enter(directory: Option<&Path>) -> io::Result<()> {
-    directory.map_or(Ok(()), std::env::set_current_dir)
+pub(crate) fn enter(directory: Option<&CStr>) -> io::Result<()> {
+    directory.map_or(Ok(()), tine_os::fork::enter_directory)
 }

@@ -1,28 +1,36 @@
 //! Fork: the only place where a child is born.
 
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::time::Instant;
 
 use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
 use tine_os::processor::Processors;
 use tine_os::socket::Addr;
-use tine_os::spawn::{Newborn, Nursery, With};
 use tine_os::{Forked, Pid, fd, orphan};
 
 use crate::life::reap::{Report, Reports};
 use crate::life::tree::{Branch, Orphans, Trees};
 use crate::peer::Peer;
 
-/// What every child is given, opened and laid out before the first one.
+/// What every child is given, and where its processes are held together.
 #[derive(Debug)]
 pub(crate) struct Workplace {
+    pub desk: Rc<Desk>,
+    pub trees: Trees,
+}
+
+/// What every child is given: opened and laid out before the first one, and changed no more. Children that share the master's
+/// memory until they are a program read it there.
+#[derive(Debug)]
+pub(crate) struct Desk {
     pub plan: Prepared,
     pub null: OwnedFd,
     pub log: OwnedFd,
     pub reports: Reports,
-    pub trees: Trees,
     /// What becomes of children when this process, the master, is killed.
     pub orphans: Orphans,
     pub master: Pid,
@@ -41,8 +49,6 @@ pub(crate) struct Birth {
     pub line: Option<OwnedFd>,
     /// When the child was about to be born.
     pub born: Instant,
-    /// The master sleeps until the child has begun, and knows by itself how long that took.
-    pub awaited: bool,
 }
 
 /// The exit status of a child that could not start; why is in its report.
@@ -76,28 +82,6 @@ pub(crate) fn fork(
     }
 }
 
-/// As [`fork`], for a child that only becomes a program: the master sleeps until it has, and nothing is copied.
-///
-/// # Errors
-/// What the kernel says; nobody was born then.
-pub(crate) fn spawn(
-    nursery: &mut Nursery,
-    workplace: &Workplace,
-    client: BorrowedFd<'_>,
-    (group, pidfd): (Option<BorrowedFd<'_>>, bool),
-    task: impl FnOnce(&Workplace, BorrowedFd<'_>) -> Failure,
-) -> io::Result<Newborn> {
-    let with = With { group, first: nursery.first_above(&workplace.needed()), pidfd };
-    nursery.spawn(client, with, |client, unshared| {
-        let failure = match unshared {
-            Ok(()) => task(workplace, client),
-            Err(why) => Step::Descriptors.failed()(why),
-        };
-        workplace.reports.send(&Report::Failed(failure));
-        SETUP_FAILED
-    })
-}
-
 /// Numbers in their order. In an array, not a vector: nothing on the way from fork to exec asks for memory.
 fn sorted<'a>(
     room: &'a mut [RawFd; 4],
@@ -110,15 +94,16 @@ fn sorted<'a>(
     &room[..count]
 }
 
-impl Workplace {
-    /// The descriptors that a child needs until it has started.
-    fn needed(&self) -> [RawFd; 4] {
-        let [reports, later] = self.reports.child_ends();
-        [self.null.as_raw_fd(), self.log.as_raw_fd(), reports, later]
-    }
+impl Deref for Workplace {
+    type Target = Desk;
 
-    /// In a child: takes its place among the trees and enters the plan, with `fds` in the places 0, 1, 2 ..., the way to
-    /// report, and what is still needed; nothing else is open.
+    fn deref(&self) -> &Desk {
+        &self.desk
+    }
+}
+
+impl Workplace {
+    /// In a child: [`Desk::begin`], for one of this branch.
     ///
     /// # Errors
     /// The step that failed.
@@ -128,7 +113,25 @@ impl Workplace {
         fds: &[BorrowedFd<'_>],
         needed: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
-        self.trees.enter(branch).map_err(Step::Tree.failed())?;
+        self.desk.begin(self.trees.inherits(branch), fds, needed)
+    }
+}
+
+impl Desk {
+    /// In a child: takes its place among the trees, where it inherits the orphans of what it starts or not, and enters the plan, with
+    /// `fds` in the places 0, 1, 2 ..., the way to report, and what is still needed; nothing else is open.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn begin(
+        &self,
+        inherits: bool,
+        fds: &[BorrowedFd<'_>],
+        needed: &[BorrowedFd<'_>],
+    ) -> Result<(), Failure> {
+        if inherits {
+            orphan::become_subreaper().map_err(Step::Tree.failed())?;
+        }
         if let Some(processors) = &self.processors {
             processors.run_on().map_err(Step::Processors.failed())?;
         }

@@ -8,10 +8,11 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{ExitCode, Termination};
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
-use tine_os::exec::exec;
+use tine_os::exec::{Argv, Environ, exec};
 use tine_os::fd;
 use tine_os::fork::exit;
 use tine_os::socket::{self, Addr};
@@ -22,11 +23,12 @@ use crate::conn::Conn;
 use crate::front::introduction::introduce;
 use crate::handler::Handler;
 use crate::life::admit::{Rule, RuleId, Rules};
-use crate::life::fork::{Birth, SETUP_FAILED, Workplace};
+use crate::life::fork::{Birth, Desk, SETUP_FAILED, Workplace};
 use crate::life::reap::Report;
+use crate::life::tree::Branch;
 use crate::mode::spare::Bed;
 use crate::peer::Peer;
-use crate::program::{Client, Program, Sockets, Stderr, Variables};
+use crate::program::{Client, Places, Program, Sockets, Stderr, Variables};
 
 /// What children do.
 pub(crate) trait Service {
@@ -50,9 +52,9 @@ pub(crate) trait Service {
     /// In a spare: does all that can be done before its client comes, waits for it, and serves it; comes back as `serve` does.
     fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure;
 
-    /// Whether a child does nothing but become a program, and leaves the master's memory as it is.
-    fn only_executes(&self) -> bool {
-        false
+    /// In the master, after `prepare`: what a child needs that does nothing but become a program; nothing where it does more.
+    fn start(&self) -> Option<Become<'_>> {
+        None
     }
 
     /// Whether exit status 101 is a panic of our own code's.
@@ -210,6 +212,73 @@ fn number(code: ExitCode) -> u8 {
     (0..=u8::MAX).find(|status| ExitCode::from(*status) == code).unwrap_or(1)
 }
 
+/// What a child needs that does nothing but become a program, as its program knows it.
+pub(crate) struct Become<'a> {
+    argv: &'a Rc<Argv>,
+    environ: &'a Environ,
+    places: Places,
+}
+
+/// The same, for one child to have while the master goes on: nothing of it is anybody else's.
+#[derive(Debug)]
+pub(crate) struct Start {
+    desk: Rc<Desk>,
+    inherits: bool,
+    argv: Rc<Argv>,
+    environ: Environ,
+    places: Places,
+    born: Instant,
+}
+
+impl Become<'_> {
+    /// Lays it all out where a child of this branch will find it, in the memory that the one before had.
+    pub(crate) fn lay_out(
+        self,
+        start: &mut Option<Start>,
+        workplace: &Workplace,
+        branch: Branch,
+        born: Instant,
+    ) {
+        let Become { argv, environ: own, places } = self;
+        let mut environ = start.take().map_or_else(Environ::new, |last| last.environ);
+        environ.copy(own);
+        let (desk, argv) = (Rc::clone(&workplace.desk), Rc::clone(argv));
+        *start =
+            Some(Start { desk, inherits: workplace.trees.inherits(branch), argv, environ, places, born });
+    }
+}
+
+/// What such a child does; it comes back only with the status of one that could not become its program. It shares the master's
+/// memory, and asks for none.
+pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
+    let Some(Start { desk, inherits, argv, environ, places, born }) = start else { return SETUP_FAILED };
+    let (fds, count) = places.of(desk, client);
+    let failure = match desk.begin(*inherits, &fds[..count], &[]) {
+        Err(failure) => failure,
+        Ok(()) => {
+            desk.reports.send(&Report::Ready(born.elapsed()));
+            Step::Exec.failed()(exec(argv, environ))
+        }
+    };
+    desk.reports.send(&Report::Failed(failure));
+    SETUP_FAILED
+}
+
+impl Places {
+    /// What a program has at 0, 1, 2 and 3, and how many of them.
+    fn of<'a>(self, desk: &'a Desk, client: BorrowedFd<'a>) -> ([BorrowedFd<'a>; 4], usize) {
+        let errors = match self.stderr {
+            Stderr::Log => desk.log(),
+            Stderr::Socket => client,
+            Stderr::Null => desk.null.as_fd(),
+        };
+        match self.sockets {
+            Sockets::InAndOut => ([client, client, errors, client], 3),
+            Sockets::Third => ([desk.null.as_fd(), desk.log(), errors, client], 4),
+        }
+    }
+}
+
 impl Service for Program {
     fn prepare(&mut self, client: &Client<'_>, rule: Option<(RuleId, &Rule)>) {
         self.environ.reset();
@@ -237,8 +306,9 @@ impl Service for Program {
         Ok(())
     }
 
-    fn only_executes(&self) -> bool {
-        true
+    fn start(&self) -> Option<Become<'_>> {
+        let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
+        Some(Become { argv, environ: &self.environ, places: self.places })
     }
 
     fn serve(
@@ -248,19 +318,11 @@ impl Service for Program {
         client: BorrowedFd<'_>,
         birth: &mut Birth,
     ) -> Failure {
-        let errors = match self.stderr {
-            Stderr::Log => workplace.log(),
-            Stderr::Socket => client,
-            Stderr::Null => workplace.null.as_fd(),
-        };
-        let in_and_out: [BorrowedFd<'_>; 3] = [client, client, errors];
-        let third = [workplace.null.as_fd(), workplace.log(), errors, client];
-        let fds: &[_] = match self.sockets {
-            Sockets::InAndOut => &in_and_out,
-            Sockets::Third => &third,
-        };
+        let (fds, count) = self.places.of(workplace, client);
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
-        if let Err(failure) = workplace.begin(birth.branch, fds, line.as_ref().map_or(&[], |both| both)) {
+        if let Err(failure) =
+            workplace.begin(birth.branch, &fds[..count], line.as_ref().map_or(&[], |both| both))
+        {
             return failure;
         }
         if let Some(line) = &birth.line {
@@ -281,19 +343,17 @@ impl Service for Program {
             };
             self.prepare(&client, rule);
         }
-        if !birth.awaited {
-            workplace.reports.send(&Report::Ready(birth.born.elapsed()));
-        }
+        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
         self.execute()
     }
 
     fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure {
         let null = workplace.null.as_fd();
         // Where the client is to be there is nothing yet.
-        let errors = if self.stderr == Stderr::Log { workplace.log() } else { null };
+        let errors = if self.places.stderr == Stderr::Log { workplace.log() } else { null };
         let in_and_out = [null, null, errors];
         let third = [null, workplace.log(), errors, null];
-        let fds: &[_] = match self.sockets {
+        let fds: &[_] = match self.places.sockets {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
@@ -308,10 +368,10 @@ impl Service for Program {
         // nothing does.
         tine_os::fork::counts_anew();
         let [input, output, errors] = fd::standard();
-        let errors = if self.stderr == Stderr::Socket { client.as_fd() } else { errors };
+        let errors = if self.places.stderr == Stderr::Socket { client.as_fd() } else { errors };
         let in_and_out = [client.as_fd(), client.as_fd(), errors];
         let third = [input, output, errors, client.as_fd()];
-        let fds: &[_] = match self.sockets {
+        let fds: &[_] = match self.places.sockets {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };

@@ -186,7 +186,7 @@ impl Trees {
         }
     }
 
-    /// Leaves may stay open, as many as [`Trees::OPEN_MOST`]: it does not make births dearer.
+    /// Leaves may stay open, as many as [`Trees::OPEN_MOST`]: their descriptors are little to copy where a birth copies nothing else.
     pub(crate) fn keep_open(&mut self) {
         if let By::Cgroup(pool) = &mut self.by {
             pool.young_most = Trees::OPEN_MOST;
@@ -209,12 +209,9 @@ impl Trees {
         }
     }
 
-    /// In a child: takes its place, if it was not born there.
-    pub(crate) fn enter(&self, branch: Branch) -> io::Result<()> {
-        match (&self.by, branch) {
-            (By::Subreaper, Branch::Own) => orphan::become_subreaper(),
-            _ => Ok(()),
-        }
+    /// Whether a child of this branch is to inherit the orphans of what it starts: it becomes a subreaper then.
+    pub(crate) fn inherits(&self, branch: Branch) -> bool {
+        matches!((&self.by, branch), (By::Subreaper, Branch::Own))
     }
 
     /// Kills all of a connection whose child has not ended. What the child is not the parent of in any way goes when it

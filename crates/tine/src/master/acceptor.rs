@@ -1,6 +1,7 @@
 //! A master that has others accept: starts them, replaces the dead, takes their clients over; and what one of them is.
 
 use std::io;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tine_os::processor::Processors;
@@ -203,14 +204,15 @@ impl Master {
         let gate = std::mem::replace(&mut self.admit, crate::life::admit::Gate::alone(Default::default(), 0));
         self.admit = gate.join(seat(at), Box::new(common.clone()))?;
         self.rules_seen = self.admit.version().number;
-        self.workplace.processors = Some(common.processors.clone());
+        let processors = common.processors.clone();
         (self.post, self.common, self.control) = (Some(at), Some(common), None);
         self.manner.reread = None;
         let listeners = std::mem::take(&mut self.listeners);
         let accepting = listeners.into_iter().filter(|listener| listener.role == Role::Accept);
         self.listeners = accepting.map(|listener| listener.of_seat(at)).collect();
-        self.workplace.reports = Reports::new()?;
-        self.workplace.master = Pid::own();
+        // Where clients are for acceptors, no child of the master's reads it.
+        let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
+        (desk.reports, desk.master, desk.processors) = (Reports::new()?, Pid::own(), Some(processors));
         self.workplace.trees = Trees::new(self.keep, self.programs)?.0;
         if self.nursery.is_some() {
             self.workplace.trees.keep_open();

@@ -1,11 +1,11 @@
 //! How clients come in: accepted, admitted, given a child; those who wait, and those who are named by a balancer.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use tine_os::socket::{self, Addr, Kind};
-use tine_os::spawn::Newborn;
+use tine_os::spawn::{Newborn, With};
 use tine_os::{fd, random};
 
 use super::{Child, Guest, Master, Standing, mark, rests};
@@ -13,8 +13,8 @@ use crate::event::Event;
 use crate::front::introduction::{Hears, Says, TIMEOUT, words};
 use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict, Version};
 use crate::life::bind::{Arrival, Role};
-use crate::life::fork::{Birth, Workplace, fork, spawn};
-use crate::life::serve::{Place, Service};
+use crate::life::fork::{Birth, Workplace, fork};
+use crate::life::serve::{Place, Service, start};
 use crate::life::tree::Branch;
 use crate::mode::spare::{Handover, Spare};
 use crate::peer::Peer;
@@ -310,22 +310,21 @@ impl Master {
         let signs = asks && self.ends.listens() && !matches!(told.local, Addr::Inet(_));
         let rules = &self.admit.limits().rules;
         let place = Place { transport: self.listeners[at].transport, rules, timeout, signs };
-        // Whoever has to ask a balancer first would keep the master waiting.
-        let nursery = self.nursery.as_mut().filter(|_| service.only_executes() && !asks);
-        let awaited = nursery.is_some();
         let branch = self.workplace.trees.grow()?;
-        let (peer, local) = (told.peer.clone(), told.local.clone());
-        let mut birth = Birth { peer, local, branch, line: theirs, born, awaited };
-        let (workplace, wanted) = (&self.workplace, self.deaths.wants_descriptor());
+        let (workplace, pidfd) = (&self.workplace, self.deaths.wants_descriptor());
         let group = workplace.trees.group(branch);
-        let forked = match nursery {
-            Some(nursery) => {
-                let task = |workplace: &Workplace, client: BorrowedFd<'_>| {
-                    service.serve(workplace, &place, client, &mut birth)
-                };
-                spawn(nursery, workplace, client.as_fd(), (group, wanted), task)
-            }
+        // Whoever has to ask a balancer first needs memory for that. Where nobody gets on in the nursery, a fork does the same.
+        let becomes = if asks { None } else { service.start() };
+        let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| {
+            let mut cot = nursery.cot().ok()?;
+            becomes.lay_out(cot.what(), workplace, branch, born);
+            Some(cot)
+        });
+        let forked = match cot {
+            Some(cot) => cot.bear(client.as_fd(), With { group, pidfd }, start),
             None => {
+                let (peer, local) = (told.peer.clone(), told.local.clone());
+                let mut birth = Birth { peer, local, branch, line: theirs, born };
                 let task =
                     |workplace: &Workplace| service.serve(workplace, &place, client.as_fd(), &mut birth);
                 fork(workplace, group, task).map(|pid| Newborn { pid, pidfd: None })
@@ -337,8 +336,7 @@ impl Master {
                     Some(pidfd) => self.deaths.watch_by(pid, Ok(pidfd)),
                     None => self.deaths.watch(pid),
                 }
-                let setup = awaited.then(|| born.elapsed());
-                Ok(Given { pid, branch, line: ours, setup, again: None })
+                Ok(Given { pid, branch, line: ours, setup: None, again: None })
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);

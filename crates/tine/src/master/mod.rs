@@ -30,7 +30,7 @@ use crate::life::admit::{Gate, Limits, Look, OnFull, Reason, Rules, Ticket, Vers
 use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
-use crate::life::serve::Service;
+use crate::life::serve::{Service, Start};
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
@@ -47,7 +47,7 @@ pub(crate) struct Master {
     pub listeners: Vec<Listener>,
     pub workplace: Workplace,
     /// Where children are born that become programs at once; `None` where they are forked.
-    pub nursery: Option<Nursery>,
+    pub nursery: Option<Nursery<Option<Start>>>,
     /// Children that wait for a client.
     pub spares: Option<Parked>,
     pub workers: Workers,

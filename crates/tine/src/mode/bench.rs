@@ -26,7 +26,7 @@ impl Bench<'_> {
     /// # Errors
     /// The step that failed.
     pub(crate) fn enter(&self, others: &[&OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
-        let Workplace { null, .. } = self.workplace;
+        let null = &self.workplace.null;
         let log = self.workplace.log();
         let mut fds = vec![null.as_fd(), log, log, self.socket, self.life.as_fd()];
         fds.extend(others.iter().map(|fd| fd.as_fd()));
