@@ -50,7 +50,7 @@ complete -c tine -n "__fish_tine_using_subcommand serve" -l idle-timeout -d 'End
 complete -c tine -n "__fish_tine_using_subcommand serve" -l time-limit -d 'End a connection after this time in all' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l end -d 'How a connection is ended: signals to the program\'s process group, each with a time until the next, and last of all everything is killed that the program has started' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l spare -d 'Children to have ready before their clients come, at least and at most: born, set up and confined, they only become the program when they are given one. How many there are follows how many come; those who find none get a child as ever' -r
-complete -c tine -n "__fish_tine_using_subcommand serve" -l acceptors -d 'Processes that accept, each on a processor of its own; all limits hold over all of them. auto is as many as there are processors' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l acceptors -d 'Processes that accept, each for one processor; all limits hold over all of them. auto is as many as there are processors' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l spare-age -d 'Replace a spare that has waited for so long, so that no client gets an old address layout; 1m unless given' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l trees -d 'By what all that a program starts is held together, so that it ends with its connection' -r -f -a "auto\t'a control group where one can be had, else subreapers'
 cgroup\t'a control group (version 2) for each connection'

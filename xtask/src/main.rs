@@ -71,13 +71,13 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "bench",
-        args: "[--quick] [--only PATTERN] [--rounds N] [--s6-tcpserver PATH] [--nsjail PATH]",
+        args: "[--quick] [--only PATTERN] [--rounds N] [--against FILE] [--s6-tcpserver PATH] [--nsjail PATH]",
         about: "tine, its peers and bare loops against each other; writes docs/performance.md, its charts and raw numbers",
         run: bench::run,
     },
     Verb {
         name: "faults",
-        args: "[--from N | --only N] [--acceptors N] [--seconds S]",
+        args: "[--from N | --only N] [--spares] [--acceptors N] [--seconds S]",
         about: "fail the 1st, 2nd, 3rd ... system call of a scripted day until a day is clean",
         run: faults::run,
     },

@@ -137,7 +137,7 @@ pub struct Serve {
     #[arg(long, value_name = "MIN:MAX", value_parser = spares, conflicts_with = "proxy")]
     pub spare: Option<Spares>,
 
-    /// Processes that accept, each on a processor of its own; all limits hold over all of them. auto is as many as there are
+    /// Processes that accept, each for one processor; all limits hold over all of them. auto is as many as there are
     /// processors
     #[arg(long, value_name = "N|auto", default_value = "1", value_parser = acceptors)]
     pub acceptors: usize,

@@ -29,8 +29,6 @@ pub enum Step {
     Introduction = 10,
     /// The client of a child that was born before it came.
     Client = 11,
-    /// The processors that it may run on.
-    Processors = 12,
 }
 
 /// A step that failed.
@@ -57,7 +55,6 @@ impl Step {
             Step::Parent,
             Step::Introduction,
             Step::Client,
-            Step::Processors,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -82,7 +79,6 @@ impl fmt::Display for Step {
             Step::Parent => "parent",
             Step::Introduction => "introduction",
             Step::Client => "client",
-            Step::Processors => "processors",
         })
     }
 }

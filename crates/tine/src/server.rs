@@ -220,7 +220,7 @@ impl Server {
         self
     }
 
-    /// How many processes accept, each on a processor of its own, under this one as their master; 0 is as many as there are
+    /// How many processes accept, each for one processor, under this one as their master; 0 is as many as there are
     /// processors that this process may run on. Default 1: it accepts itself.
     ///
     /// Every limit holds over all of them. A TCP listener has a socket for each, and a client goes to the one of the processor
@@ -459,7 +459,7 @@ impl Server {
             trees = Trees::new(Keep::Subreaper, programs).map_err(system("become the parent of orphans"))?.0;
             self.seat(crew, &mut events)?;
         }
-        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, processors: None });
+        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master });
         let workplace = Workplace { desk, trees };
         let reread = self.rules_file.map(|path| reader(path, base));
         let manner = Manner {

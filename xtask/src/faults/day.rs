@@ -209,8 +209,9 @@ impl Day {
         let pid = self.server.id();
         let of = |pid| children(pid).len() + zombies(pid).len();
         let family = || of(pid).abs_diff(self.resident) + children(pid).into_iter().map(of).sum::<usize>();
-        until_within(PATIENCE, || (family() == 0).then_some(()));
-        record.children = family();
+        // Seen once is seen: a second look may find a spare that is just being replaced.
+        let quiet = until_within(PATIENCE, || (family() == 0).then_some(0));
+        record.children = quiet.unwrap_or_else(family);
         record.groups = children(pid).into_iter().flat_map(groups::of).collect();
         record.descriptors = fds(pid).ok().map(|fds| {
             let (leaves, others): (Vec<_>, Vec<_>) = fds.into_values().partition(|link| is_leaf(pid, link));

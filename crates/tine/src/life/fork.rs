@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
-use tine_os::processor::Processors;
 use tine_os::socket::Addr;
 use tine_os::{Forked, Pid, fd, orphan};
 
@@ -34,8 +33,6 @@ pub(crate) struct Desk {
     /// What becomes of children when this process, the master, is killed.
     pub orphans: Orphans,
     pub master: Pid,
-    /// Those that children run on, where the process that forks them runs on one of its own.
-    pub processors: Option<Processors>,
 }
 
 /// What a child knows of its client, beside the connection.
@@ -131,9 +128,6 @@ impl Desk {
     ) -> Result<(), Failure> {
         if inherits {
             orphan::become_subreaper().map_err(Step::Tree.failed())?;
-        }
-        if let Some(processors) = &self.processors {
-            processors.run_on().map_err(Step::Processors.failed())?;
         }
         self.enter(fds, needed)?;
         match self.orphans {

@@ -357,12 +357,12 @@ impl Service for Program {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
+        // Their numbers are closed with all others when the client has been placed, and must not be closed again.
+        let bed = ManuallyDrop::new(bed);
         let (client, told) = match bed.enter(workplace, fds).and_then(|()| bed.wait()) {
-            Ok(met) => met,
+            Ok((client, told)) => (ManuallyDrop::new(client), told),
             Err(failure) => return failure,
         };
-        // Its number is closed with all others when it has been placed.
-        let client = ManuallyDrop::new(client);
         self.prepare(&told.client(), rules.of(&told.peer));
         // Taking down who the client is asks for memory, which it may in a process with memory of its own. From here to exec
         // nothing does.

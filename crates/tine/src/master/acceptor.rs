@@ -212,7 +212,7 @@ impl Master {
         self.listeners = accepting.map(|listener| listener.of_seat(at)).collect();
         // Where clients are for acceptors, no child of the master's reads it.
         let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
-        (desk.reports, desk.master, desk.processors) = (Reports::new()?, Pid::own(), Some(processors));
+        (desk.reports, desk.master) = (Reports::new()?, Pid::own());
         self.workplace.trees = Trees::new(self.keep, self.programs)?.0;
         if self.nursery.is_some() {
             self.workplace.trees.keep_open();
@@ -234,6 +234,9 @@ impl Master {
         (self.dead, self.heard, self.served, self.failed) = Default::default();
         self.deaths = Deaths::new()?;
         self.signals = Signals::take_over()?;
+        // What was made is where it is used. From here on the kernel may move us: a child is born where its parent may run, and is put
+        // on an idle processor at once if it may be on one.
+        processors.run_on()?;
         let mut tell = std::mem::replace(&mut self.events, Box::new(|_| {}));
         self.events = Box::new(move |event| {
             if !is_the_masters(event) {

@@ -1,4 +1,4 @@
-//! Acceptors: several processes that accept and fork, each on a processor of its own, under one master that keeps their
+//! Acceptors: several processes that accept and fork, each for one processor, under one master that keeps their
 //! listeners.
 //!
 //! Each is a master of its own clients: it runs `mode/each.rs` as a master alone does. What they share is admission, so that

@@ -243,9 +243,7 @@ impl Bed {
         let told = Handover::from_bytes(&bytes[..length]);
         fds.pop().zip(told).ok_or_else(|| Step::Client.failed()(io::ErrorKind::InvalidData.into()))
     }
-}
 
-impl Bed {
     /// In a child that serves several: says that it is done with this one, and what that took. `false`: it had better end,
     /// because it has started something that still runs, or cannot say so.
     pub(crate) fn is_done(&self, status: u8, used: Usage) -> bool {
