@@ -225,7 +225,7 @@ impl Bed {
     /// In a spare that runs code of an author: the way to report is closed too.
     ///
     /// # Errors
-    /// As [`Workplace::settle`].
+    /// As [`crate::life::fork::Desk::settle`].
     pub(crate) fn settle(&self, workplace: &Workplace, placed: usize) -> Result<(), Failure> {
         workplace.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
     }
