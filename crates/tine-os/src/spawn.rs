@@ -260,12 +260,16 @@ impl<T> Drop for Place<T> {
 /// The child's first function.
 extern "C" fn begin<T>(job: *mut Job<T>) -> ! {
     fault::born();
-    // SAFETY: the parent has made `job` for this child alone, and until that has left it looks at nothing of it but `here`, which
-    // is atomic.
-    let job = unsafe { &mut *job };
+    // SAFETY: the parent has made `job` for this child alone, and until that has left it looks at nothing of it but `here`, which is
+    // not borrowed here.
+    let what = unsafe { &mut (*job).what };
+    // SAFETY: the job is live and this child's alone, as said above; a function pointer is copied out of it.
+    let task = unsafe { (*job).task };
+    // SAFETY: the job is live and this child's alone, as said above; a number is copied out of it.
+    let client = unsafe { (*job).client };
     // SAFETY: the parent had it open when it called `bear`, and this process's descriptors are a copy of that moment's.
-    let client = unsafe { BorrowedFd::borrow_raw(job.client) };
-    exit((job.task)(&mut job.what, client))
+    let client = unsafe { BorrowedFd::borrow_raw(client) };
+    exit(task(what, client))
 }
 
 /// clone3(2) with a stack for the child, which calls `begin` with `job` there. Gives the child's id or a negative errno.

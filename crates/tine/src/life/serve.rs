@@ -307,8 +307,7 @@ impl Service for Program {
     }
 
     fn start(&self) -> Option<Become<'_>> {
-        let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
-        Some(Become { argv, environ: &self.environ, places: self.places })
+        Some(Become { argv: self.chosen(), environ: &self.environ, places: self.places })
     }
 
     fn serve(
@@ -383,9 +382,14 @@ impl Service for Program {
 }
 
 impl Program {
+    /// What is executed for this client: the rule that holds for it may name another program.
+    fn chosen(&self) -> &Rc<Argv> {
+        self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv)
+    }
+
     /// In a child: becomes the program, or says why not.
     fn execute(&mut self) -> Failure {
-        let argv = self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv);
-        Step::Exec.failed()(exec(argv, &mut self.environ))
+        let argv = Rc::clone(self.chosen());
+        Step::Exec.failed()(exec(&argv, &mut self.environ))
     }
 }

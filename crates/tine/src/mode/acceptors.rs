@@ -62,7 +62,7 @@ pub(crate) struct Common {
     scroll: Rc<File>,
     base: Rules,
     pids: Rc<RefCell<Vec<Option<Pid>>>>,
-    /// All processors, for children.
+    /// Those that the master may run on, and with it acceptors and children.
     pub processors: Processors,
     is_master: bool,
 }
@@ -88,7 +88,7 @@ impl Notes {
 }
 
 impl Crew {
-    /// So many acceptors at most, on processors of their own; they are started by the master. `base`: rules that hold
+    /// So many acceptors at most, each for one processor; they are started by the master. `base`: rules that hold
     /// beside those that are read.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Crew {
         Ok(Crew { posts, common, past: [0; NOTES], limbo: VecDeque::new() })
     }
 
-    /// The processors that they are on.
+    /// The processors whose clients they have.
     pub(crate) fn processors(&self) -> Vec<usize> {
         self.posts.iter().map(|post| post.processor).collect()
     }
