@@ -213,6 +213,25 @@ fn slots_of_the_clients_of_a_killed_acceptor_keep_the_limit_exact() {
     assert!(server.stop().success());
 }
 
+/// Between hearing that a child is dead and freeing its slot an acceptor may die too: then nobody will tell of that child again.
+#[test]
+fn acceptors_that_are_killed_while_their_clients_go_leave_no_slot_taken() {
+    let server = server(2, &["-c", "64", "-C", "64", "--reserve", "0"]);
+    for round in 0..24 {
+        let clients: Vec<Client> = (0..48).map(|nth| served(&server, nth)).collect();
+        let acceptors = begun(&server, 2);
+        let from = server.cursor();
+        drop(clients);
+        // Somewhere among them.
+        let is_end = |line: &str| line.starts_with("end ");
+        (0..=round).fold(from, |from, _| server.wait_log_from(from, is_end).0);
+        acceptors.iter().for_each(|acceptor| send(*acceptor, Signal::KILL));
+        until("all have gone", || (server.status().open == 0).then_some(()));
+    }
+    begun(&server, 2);
+    assert!(server.stop().success());
+}
+
 #[test]
 fn killings_at_random_under_load_cost_nobody_but_the_clients_of_killed_programs_and_counts_are_exact() {
     // It takes its time, so that there is somebody to be killed.
@@ -447,6 +466,30 @@ fn a_drain_lets_the_clients_of_all_acceptors_finish_and_takes_nobody_new() {
     assert_eq!(lines(&server, "drain "), ["drain  open=4 seconds=30"]);
     assert_eq!(lines(&server, "stop "), ["stop   served=4"]);
     assert_eq!(lines(&server, "odd "), [""; 0]);
+}
+
+/// An acceptor that did not hear of it would go on for ever, and so would its master.
+#[test]
+fn a_drain_that_cannot_be_told_to_acceptors_at_once_is_told_them_later() {
+    let server = server(2, &[]);
+    let clients = [served(&server, 0), served(&server, 1)];
+    let acceptors = begun(&server, 2);
+    let limit = |descriptors: usize| {
+        let args = ["--pid", &server.pid().to_string(), &format!("--nofile={descriptors}:")];
+        assert!(Command::new("prlimit").args(args).status().expect("util-linux is there").success());
+    };
+    // Less than there are, as those of the listeners are free by then.
+    limit(3);
+    server.signal(Signal::TERM);
+    server.wait_log(|line| line.starts_with("odd    what=\"signal an acceptor (it will be tried again)\""));
+    server.wait_log(|line| line.starts_with("drain "));
+    assert_eq!(begun(&server, 2), acceptors, "they have not heard of it");
+    limit(1024);
+    clients.into_iter().for_each(finish);
+    assert!(server.wait().success());
+    for acceptor in acceptors {
+        assert!(tine_testkit::groups::of(acceptor).is_empty(), "the group of {acceptor} is left");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::event::epoll;
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
 use crate::{Pid, check, fault, fd, orphan, pass, signal, socket};
 
@@ -377,9 +377,18 @@ fn any_dead() -> io::Result<Option<Pid>> {
 
 /// Whether a child has died, or is none of ours, without reaping it.
 pub fn has_ended(child: Pid) -> bool {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    !matches!(look(child), Ok(None))
+}
+
+/// Whether it is a child of ours that nobody has waited for, alive or dead.
+pub fn is_ours(child: Pid) -> bool {
+    look(child).is_ok()
+}
+
+/// Looks at a child without reaping it: `None` while it lives.
+fn look(child: Pid) -> io::Result<Option<WaitIdStatus>> {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    !matches!(waitid(WaitId::Pid(child.kernel()), look), Ok(None))
+    Ok(waitid(WaitId::Pid(child.kernel()), look)?)
 }
 
 impl From<libc::rusage> for Usage {

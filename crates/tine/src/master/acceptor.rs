@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tine_os::processor::Processors;
-use tine_os::signal::{self, Signal, Signals};
+use tine_os::signal::{Signal, Signals};
 use tine_os::socket::Addr;
-use tine_os::wait::{Deaths, Ended};
+use tine_os::wait::{self, Deaths, Ended};
 use tine_os::{Forked, Pid, fork, orphan, ready::Ready};
 
 use super::leave::Guardian;
@@ -82,7 +82,9 @@ impl Master {
             match child.and_then(|child| Pid::from_raw(child as i32)) {
                 // It came from one that had this place before, and is known.
                 Some(child) if self.children.get(&child).is_some_and(|known| known.ticket == ticket) => {}
-                Some(child) => self.adopt(child, ticket, now),
+                Some(child) if wait::is_ours(child) => self.adopt(child, ticket, now),
+                // Its acceptor had waited for it, and died before it could free the slot: nobody tells of that child any more.
+                Some(_) => _ = self.admit.leaves(ticket, now),
                 None => self.crew.iter_mut().for_each(|crew| crew.forsakes(ticket)),
             }
         }
@@ -131,12 +133,15 @@ impl Master {
     /// Tells all acceptors to drain, or that it means now. Each is a request of its own there; they are different signals,
     /// since two of one kind that wait together are one.
     pub(super) fn drain_acceptors(&mut self, now: bool) {
-        let Some(crew) = &mut self.crew else { return };
-        crew.drain();
         let signal = if now { Signal::QUIT } else { Signal::TERM };
-        for pid in crew.pids() {
-            // One that is stopped hears of it too. It is not waited for yet, so the number is its own.
-            let _ = signal::send(pid, signal).and_then(|()| signal::send(pid, Signal::CONT));
+        self.crew.iter_mut().for_each(|crew| crew.drain(signal));
+        self.tell_acceptors();
+    }
+
+    /// Sends acceptors what they are to be sent.
+    pub(super) fn tell_acceptors(&mut self) {
+        if let Some(Err(error)) = self.crew.as_mut().map(Crew::send) {
+            (self.events)(&Event::Odd { what: "signal an acceptor (it will be tried again)", error: &error });
         }
     }
 

@@ -315,10 +315,16 @@ impl Master {
         let group = workplace.trees.group(branch);
         // Whoever has to ask a balancer first needs memory for that. Where nobody gets on in the nursery, a fork does the same.
         let becomes = if asks { None } else { service.start() };
-        let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| {
-            let mut cot = nursery.cot().ok()?;
-            becomes.lay_out(cot.what(), workplace, branch, born);
-            Some(cot)
+        let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| match nursery.cot() {
+            Ok(mut cot) => {
+                becomes.lay_out(cot.what(), workplace, branch, born);
+                Some(cot)
+            }
+            Err(error) => {
+                let what = "bear a child without a copy of the master (it is forked)";
+                (self.events)(&Event::Odd { what, error: &error });
+                None
+            }
         });
         let forked = match cot {
             Some(cot) => cot.bear(client.as_fd(), With { group, pidfd }, start),

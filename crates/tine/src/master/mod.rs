@@ -346,6 +346,7 @@ impl Master {
             self.collect_reports();
         }
         self.hear_bell(service);
+        self.tell_acceptors();
         self.mend_acceptors(service);
         let now = Instant::now();
         self.keep_deadlines(now);
@@ -450,7 +451,8 @@ impl Master {
             _ => None,
         });
         let late = self.admit.until().filter(|_| self.held.is_empty());
-        let asking = self.deaths.must_ask().then(|| now + ASKING);
+        let untold = self.crew.as_ref().is_some_and(Crew::must_send);
+        let asking = (self.deaths.must_ask() || untold).then(|| now + ASKING);
         let spares = self.spares.as_ref();
         let until = rests
             .into_iter()

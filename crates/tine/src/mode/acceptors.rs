@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tine_os::bell::Bell;
 use tine_os::processor::Processors;
 use tine_os::ring::{NOTES, SEATS_MOST};
+use tine_os::signal::{self, Signal};
 use tine_os::{Pid, fd, wait};
 
 use crate::event::How;
@@ -51,6 +52,8 @@ struct Post {
     born: Instant,
     due: Option<Instant>,
     before: Option<(Pid, How)>,
+    /// What it is to be sent yet.
+    signals: VecDeque<Signal>,
 }
 
 /// What all of them have in common with the master.
@@ -103,6 +106,7 @@ impl Crew {
             born: now,
             due: Some(now),
             before: None,
+            signals: VecDeque::new(),
         };
         let posts: Vec<_> = (0..count).map(post).collect();
         let bells = (0..=count).map(|_| Bell::new()).collect::<io::Result<_>>()?;
@@ -170,6 +174,7 @@ impl Crew {
         let post = &mut self.posts[at];
         let young = now.saturating_duration_since(post.born) < TOO_SOON;
         post.before = post.pid.take().map(|pid| (pid, how));
+        post.signals.clear();
         post.due = serving.then_some(if young { now + TOO_SOON } else { now });
         self.common.pids.borrow_mut()[at] = None;
         // What it had counted stays; that something of it rests, or waits, does not.
@@ -177,14 +182,38 @@ impl Crew {
         (self.past[0], self.past[1]) = (self.past[0] + served, self.past[1] + failed);
     }
 
-    /// None is replaced any more.
-    pub(crate) fn drain(&mut self) {
-        self.posts.iter_mut().for_each(|post| post.due = None);
+    /// None is replaced any more, and all that live are to be sent this signal. One that is stopped hears of it too.
+    pub(crate) fn drain(&mut self, signal: Signal) {
+        for post in &mut self.posts {
+            post.due = None;
+            post.signals.extend(post.pid.iter().flat_map(|_| [signal, Signal::CONT]));
+        }
     }
 
-    /// Those that live.
-    pub(crate) fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.posts.iter().filter_map(|post| post.pid)
+    /// Sends what is to be sent yet. What fails is sent with the next call, before what comes behind it: an acceptor has to be
+    /// asked twice to end at once, and must not take a second request for the first.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM.
+    pub(crate) fn send(&mut self) -> io::Result<()> {
+        let mut sent = Ok(());
+        for post in &mut self.posts {
+            let Some(pid) = post.pid else { continue };
+            while let Some(signal) = post.signals.front() {
+                // It is not waited for yet, so the number is its own.
+                if let Err(why) = signal::send(pid, *signal) {
+                    sent = Err(why);
+                    break;
+                }
+                post.signals.pop_front();
+            }
+        }
+        sent
+    }
+
+    /// Whether something is to be sent yet.
+    pub(crate) fn must_send(&self) -> bool {
+        self.posts.iter().any(|post| !post.signals.is_empty())
     }
 
     /// A client of the dead has a slot, and whether it has a child nobody knows.
