@@ -138,7 +138,7 @@ impl Place {
 
     fn handler_at(&self, address: &str, options: &[&str]) -> Result<Command, String> {
         has(&self.handler_help, options)?;
-        let mut command = Command::new(self.built.join("handler"));
+        let mut command = Command::new(self.work.join("handler"));
         command.arg(address).args(options);
         Ok(command)
     }
@@ -293,7 +293,7 @@ pub const SERVERS: &[Server] = &[
         |place| place.stream("vfork")),
     server("c-vfork-ign", Program, Bare, true, "C, one loop: vfork and exec, dead forgotten by the kernel, no status",
         |place| place.stream("vfork-ign")),
-    server("handler", Handler, Ours, true, "the library, one acceptor",
+    server("handler", Handler, Ours, true, "the library with `tine::Apart`, linked statically as the loops in C are; one acceptor",
         |place| place.handler(&[])),
     server("handler-auto", Handler, Ours, true, "the library, `--acceptors auto`",
         |place| place.handler(&["--acceptors", "auto"])),

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::Result;
 use crate::args::Args;
-use crate::run::{build, output, root, status};
+use crate::run::{build, cargo, output, root, status};
 use crate::test::{apt, packages};
 
 /// Peers, and what bare loops are built with.
@@ -55,6 +55,7 @@ pub fn run(args: &[String]) -> Result {
     let built = build(&["--release", "-p", "tine-cli", "-p", "tine-bench"])?;
     let work = built.parent().expect("the folder of a profile lies in target").join("bench");
     fs::create_dir_all(&work).map_err(|why| format!("make {}: {why}", work.display()))?;
+    handler(&work)?;
     if let Err(why) = packages(PACKAGES).and_then(|()| unpack(&work)) {
         println!("note   not all peers could be installed: {why}");
     }
@@ -65,6 +66,22 @@ pub fn run(args: &[String]) -> Result {
         status(&mut gcc)?;
     }
     status(Command::new(built.join("compare")).args(passed).current_dir(root()))
+}
+
+/// Builds the servers made with the library as README.md says, and as the loops in C are built that they are compared with:
+/// linked statically.
+fn handler(work: &Path) -> Result {
+    let version = output(Command::new("rustc").arg("-vV"))?;
+    let version = String::from_utf8_lossy(&version);
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
+    let folder = work.join("static");
+    let mut build = cargo(&["build", "--quiet", "--release", "-p", "tine-bench", "--bin", "handler"]);
+    build.args(["--target", host, "--target-dir"]).arg(&folder);
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+    status(&mut build)?;
+    let built = folder.join(host).join("release/handler");
+    fs::copy(&built, work.join("handler")).map_err(|why| format!("copy {}: {why}", built.display()))?;
+    Ok(())
 }
 
 /// Fetches packages and unpacks them; installs the libraries that they need.

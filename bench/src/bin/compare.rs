@@ -99,15 +99,15 @@ fn place(root: &Path, options: &Options) -> Result<Place, String> {
     let own = std::env::current_exe().map_err(|why| format!("find this program: {why}"))?;
     let built = own.parent().expect("a program lies in a folder").to_path_buf();
     let work = built.parent().expect("target/release lies in target").join("bench");
-    let help = |program: &str, args: &[&str]| {
-        let output = Command::new(built.join(program)).args(args).output();
+    let help = |program: PathBuf, args: &[&str]| {
+        let output = Command::new(&program).args(args).output();
         output
             .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
-            .map_err(|why| format!("{program}: {why}"))
+            .map_err(|why| format!("{}: {why}", program.display()))
     };
     Ok(Place {
-        tine_help: help("tine", &["serve", "--help"])?,
-        handler_help: help("handler", &["--help"])?,
+        tine_help: help(built.join("tine"), &["serve", "--help"])?,
+        handler_help: help(work.join("handler"), &["--help"])?,
         scripts: root.join("bench/scripts"),
         s6: options.s6_tcpserver.clone(),
         nsjail: options.nsjail.clone(),

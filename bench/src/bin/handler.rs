@@ -11,6 +11,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use tine::{Conn, Datagram, Event, Reply, Server, Spares};
 
+#[global_allocator]
+static APART: tine::Apart = tine::Apart;
+
 /// A server made with the library.
 #[derive(Debug, Parser)]
 #[command(name = "handler", version)]

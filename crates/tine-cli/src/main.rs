@@ -21,7 +21,11 @@ use std::process::ExitCode;
 use command::{completions, connect, man, serve};
 use flags::Verb;
 
-/// Counts, so that `exec` can refuse when the way to it from the fork has asked for memory.
+#[cfg(not(feature = "fault"))]
+#[global_allocator]
+static APART: tine::Apart = tine::Apart;
+
+/// The same, and counts, so that `exec` can refuse when the way to it from the fork has asked for memory.
 #[cfg(feature = "fault")]
 #[global_allocator]
 static COUNTING: tine::fault::Counting = tine::fault::Counting;

@@ -31,10 +31,12 @@ pub(crate) use armed::{born, frugal, point};
 
 #[cfg(feature = "fault")]
 mod armed {
-    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::alloc::{GlobalAlloc, Layout};
     use std::io::{self, Write};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use crate::apart::Apart;
 
     /// What `TINE_FAULT` asked for, and the count that parent and children share.
     struct Armed {
@@ -131,21 +133,21 @@ mod armed {
         ALLOCATIONS.load(Relaxed) - BEFORE_BIRTH.load(Relaxed)
     }
 
-    /// The system's allocator with a count, to show that the way from fork to handler or exec allocates nothing.
+    /// [`Apart`] with a count, to show that the way from fork to handler or exec allocates nothing.
     pub struct Counting;
 
-    // SAFETY: every call is handed on unchanged to `System`, which keeps the contract of `GlobalAlloc`; the count
+    // SAFETY: every call is handed on unchanged to `Apart`, which keeps the contract of `GlobalAlloc`; the count
     // beside it is an atomic and allocates nothing.
     unsafe impl GlobalAlloc for Counting {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             ALLOCATIONS.fetch_add(1, Relaxed);
             // SAFETY: the caller keeps `alloc`'s contract for `layout`, and it is handed on unchanged.
-            unsafe { System.alloc(layout) }
+            unsafe { Apart.alloc(layout) }
         }
 
         unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-            // SAFETY: `pointer` came from `System.alloc` above with the same `layout`, as the caller promises.
-            unsafe { System.dealloc(pointer, layout) }
+            // SAFETY: `pointer` came from `Apart.alloc` above with the same `layout`, as the caller promises.
+            unsafe { Apart.dealloc(pointer, layout) }
         }
     }
 }

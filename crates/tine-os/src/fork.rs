@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{error, fmt, process};
 
-use crate::{Pid, check, fault};
+use crate::{Pid, apart, check, fault};
 
 /// Which side of the fork this is.
 #[derive(Debug)]
@@ -64,16 +64,27 @@ pub fn threads() -> io::Result<u64> {
     Ok(rustix::fs::stat("/proc/self/task")?.st_nlink.saturating_sub(2))
 }
 
+/// Whether no thread can be there whose locks a child would find held.
+fn alone() -> Result<(), ForkError> {
+    // SAFETY: the C library keeps it there for the whole life of the process, and changes it only in the one thread that then
+    // starts another (sys/single_threaded.h); that a thread was never started is all that is read from it.
+    if unsafe { __libc_single_threaded } != 0 {
+        return Ok(());
+    }
+    // There are some, or there were.
+    match threads() {
+        Ok(1) => Ok(()),
+        Ok(n) => Err(ForkError::Threads(n)),
+        Err(why) => Err(ForkError::Unknown(why)),
+    }
+}
+
 /// Duplicates the process. Both sides return; the child must leave through [`exit`].
 ///
 /// # Errors
 /// [`ForkError::Threads`] when there is more than one thread, [`ForkError::System`] when the kernel refuses.
 pub fn fork() -> Result<Forked, ForkError> {
-    match threads() {
-        Ok(1) => {}
-        Ok(n) => return Err(ForkError::Threads(n)),
-        Err(why) => return Err(ForkError::Unknown(why)),
-    }
+    alone()?;
     fault::point("fork").map_err(ForkError::System)?;
     // SAFETY: the process has one thread, as counted just above by the only thread that could start another, so
     // no lock is held by a thread that the child would lack, and any code may run in the child (fork(2)).
@@ -98,11 +109,7 @@ pub fn fork() -> Result<Forked, ForkError> {
 /// # Errors
 /// As [`fork()`]; ENOSYS, EOPNOTSUPP, EBUSY where the kernel or a filter does not allow it.
 pub fn fork_into(group: BorrowedFd<'_>) -> Result<Forked, ForkError> {
-    match threads() {
-        Ok(1) => {}
-        Ok(n) => return Err(ForkError::Threads(n)),
-        Err(why) => return Err(ForkError::Unknown(why)),
-    }
+    alone()?;
     fault::point("fork").map_err(ForkError::System)?;
     let place = thread_id_address().map_err(ForkError::System)?;
     let same_place = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
@@ -139,6 +146,7 @@ static BIRTHS: AtomicU64 = AtomicU64::new(0);
 
 /// In a fresh child.
 fn born() {
+    apart::born();
     BIRTHS.store(births() + 1, Relaxed);
     fault::born();
 }
@@ -225,6 +233,12 @@ pub fn internal(what: &str) -> ! {
 extern "C" fn leave(status: libc::c_int, _: *mut libc::c_void) {
     // SAFETY: `_exit` has no precondition, and this process is ending anyway: exit(3) has called us.
     unsafe { libc::_exit(status) }
+}
+
+// SAFETY: the declaration is that of glibc's sys/single_threaded.h: extern char __libc_single_threaded.
+unsafe extern "C" {
+    /// sys/single_threaded.h, from glibc 2.32 on.
+    static __libc_single_threaded: libc::c_char;
 }
 
 // SAFETY: the declaration is that of glibc's stdlib.h: int on_exit(void (*)(int, void *), void *).

@@ -8,6 +8,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod apart;
 pub mod bell;
 pub mod cgroup;
 pub mod datagram;

@@ -15,12 +15,16 @@
 //!         .children(512)
 //!         .serve(|conn: Conn| io::copy(&mut &conn, &mut &conn).map(drop))
 //! }
+//!
+//! /// What the server keeps of its clients is not copied into their processes.
+//! #[global_allocator]
+//! static APART: tine::Apart = tine::Apart;
 //! ```
 //!
 //! # What a child is
 //!
 //! A child inherits a copy of everything that the master's memory holds when it is forked: configuration, keys, the
-//! state of random number generators. Do not hold in the master what a client's process must not read, and give
+//! state of random number generators; but for what the server itself keeps of other clients, if [`Apart`] is the program's allocator. Do not hold in the master what a client's process must not read, and give
 //! [`Server::after_fork`] a hook for every generator that does not ask the kernel each time; `HashMap`'s keys are the
 //! same in all children. Descriptors are not inherited: a child has the connection, the log and `/dev/null`. A file that
 //! was opened before is closed there, whoever holds it: a handler opens what it needs itself.
@@ -74,6 +78,7 @@ pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
 pub use server::Server;
 pub use tine_confine::{Identity, Limit, Plan, PlanError, Step};
+pub use tine_os::apart::Apart;
 pub use tine_os::identity::Credentials;
 pub use tine_os::socket::Addr;
 

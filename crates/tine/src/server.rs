@@ -13,7 +13,7 @@ use tine_os::processor::Processors;
 use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::Nursery;
 use tine_os::steer::steer;
-use tine_os::{Pid, fd, fork};
+use tine_os::{Pid, apart, fd, fork};
 
 use crate::addr::{AddrError, Listen, Transport};
 use crate::change::control::Control;
@@ -548,11 +548,8 @@ fn reader(path: PathBuf, base: Rules) -> Reader {
     })
 }
 
-fn serve(
-    mut master: Master,
-    service: &mut dyn Service,
-    ready: impl FnOnce(&Control),
-) -> Result<(), StartError> {
+fn serve(master: Master, service: &mut dyn Service, ready: impl FnOnce(&Control)) -> Result<(), StartError> {
+    let mut master = apart::inside(|| master.apart());
     if let Err(why) = master.open(service) {
         master.give_up();
         return Err(why);
@@ -560,7 +557,7 @@ fn serve(
     if let Some(control) = &master.control {
         ready(control);
     }
-    each::run(&mut master, service)?;
+    apart::inside(|| each::run(&mut master, service))?;
     let status = master.close();
     if let Some(control) = &master.control {
         control.end(status);
@@ -598,17 +595,11 @@ impl Service for Nobody {
         Ok(())
     }
 
-    fn serve(
-        &mut self,
-        _: &Workplace,
-        _: &Place<'_>,
-        _: BorrowedFd<'_>,
-        _: &mut Birth,
-    ) -> tine_confine::Failure {
+    fn serve(&mut self, _: &Desk, _: &Place<'_>, _: BorrowedFd<'_>, _: &mut Birth) -> tine_confine::Failure {
         fork::internal("a child for a server that has only workers")
     }
 
-    fn park(&mut self, _: &Workplace, _: &Rules, _: Bed) -> tine_confine::Failure {
+    fn park(&mut self, _: &Desk, _: &Rules, _: Bed) -> tine_confine::Failure {
         fork::internal("a spare for a server that has only workers")
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use tine_testkit::server::until;
-use tine_testkit::{Baseline, Ready, Server, Stream, ask, children, echo_line, example, transfer};
+use tine_testkit::{Baseline, Ready, Server, Stream, ask, children, echo_line, example, procfs, transfer};
 
 const TCP: &str = "tcp://127.0.0.1:0";
 
@@ -249,6 +249,25 @@ fn two_threads_use_both_directions_and_end_them_one_by_one() {
         server.wait_log(|line| line == "the other way 1048576 bytes");
         server.wait_log(|line| line.starts_with("end ") && line.contains(" exit=0 "));
     }
+}
+
+/// What a child shares with its master is copied when the master writes to it: for each client again, and for good if the child
+/// stays. Twelve pages without [`tine::Apart`].
+#[test]
+fn few_pages_of_the_master_are_copied_for_a_client() {
+    const PAGES_MOST: u64 = 8;
+    let server = Server::example("misbehave", &["quiet", TCP]);
+    let faults = || -> u64 {
+        let stat = procfs::stat(server.pid()).expect("it lives");
+        stat.fields[10 - 3].parse().expect("minflt of proc_pid_stat(5)")
+    };
+    let clients = |count: u64| (0..count).for_each(|_| echo_line(server.addr(0), "x").expect("an answer"));
+    clients(20);
+    let before = faults();
+    clients(100);
+    let copied = faults() - before;
+    assert!(copied <= PAGES_MOST * 100, "{copied} page faults for a hundred clients");
+    assert!(server.stop().success());
 }
 
 #[test]

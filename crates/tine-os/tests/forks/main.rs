@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apart;
 mod cgroups;
 mod deaths;
 mod orphans;
@@ -12,8 +13,12 @@ mod spawned;
 mod support;
 mod watched;
 
+#[global_allocator]
+static APART: tine_os::apart::Apart = tine_os::apart::Apart;
+
 fn main() {
     let tests = [
+        apart::TESTS,
         signals::TESTS,
         watched::TESTS,
         orphans::TESTS,

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tine::admit::Reason;
 use tine::{Event, Server, Spares, Status};
 
+#[global_allocator]
+static APART: tine::Apart = tine::Apart;
+
 /// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N]
 /// [spares=N[:MOST]] [age=SECONDS] [acceptors=N] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other
 /// arguments of the form `name=value` are

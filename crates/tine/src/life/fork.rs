@@ -9,10 +9,10 @@ use std::time::Instant;
 use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
 use tine_os::socket::Addr;
-use tine_os::{Forked, Pid, fd, orphan};
+use tine_os::{Forked, Pid, apart, fd, orphan};
 
 use crate::life::reap::{Report, Reports};
-use crate::life::tree::{Branch, Orphans, Trees};
+use crate::life::tree::{Orphans, Trees};
 use crate::peer::Peer;
 
 /// What every child is given, and where its processes are held together.
@@ -40,8 +40,8 @@ pub(crate) struct Desk {
 pub(crate) struct Birth {
     pub peer: Peer,
     pub local: Addr,
-    /// Where the child's processes are held together.
-    pub branch: Branch,
+    /// Whether it inherits the orphans of what it starts.
+    pub inherits: bool,
     /// The child's end of a line on which it says who its client is, where a balancer has to be asked first.
     pub line: Option<OwnedFd>,
     /// When the child was about to be born.
@@ -57,12 +57,12 @@ pub(crate) const SETUP_FAILED: u8 = 111;
 /// # Errors
 /// What the kernel says: EAGAIN or ENOMEM.
 pub(crate) fn fork(
-    workplace: &Workplace,
+    desk: &Desk,
     group: Option<BorrowedFd<'_>>,
-    task: impl FnOnce(&Workplace) -> Failure,
+    task: impl FnOnce(&Desk) -> Failure,
 ) -> io::Result<Pid> {
     // What stands in our buffer would otherwise be written by the child as well. Nobody reads it: nothing to do.
-    let _ = io::stdout().flush();
+    let _ = apart::outside(|| io::stdout().flush());
     let forked = match group {
         Some(group) => tine_os::fork::fork_into(group),
         None => tine_os::fork(),
@@ -70,8 +70,9 @@ pub(crate) fn fork(
     match forked {
         Ok(Forked::Parent(child)) => Ok(child),
         Ok(Forked::Child) => {
-            let failure = task(workplace);
-            workplace.reports.send(&Report::Failed(failure));
+            drop(io::stdout().lock());
+            let failure = task(desk);
+            desk.reports.send(&Report::Failed(failure));
             exit(SETUP_FAILED)
         }
         Err(tine_os::ForkError::System(why)) => Err(why),
@@ -96,21 +97,6 @@ impl Deref for Workplace {
 
     fn deref(&self) -> &Desk {
         &self.desk
-    }
-}
-
-impl Workplace {
-    /// In a child: [`Desk::begin`], for one of this branch.
-    ///
-    /// # Errors
-    /// The step that failed.
-    pub(crate) fn begin(
-        &self,
-        branch: Branch,
-        fds: &[BorrowedFd<'_>],
-        needed: &[BorrowedFd<'_>],
-    ) -> Result<(), Failure> {
-        self.desk.begin(self.trees.inherits(branch), fds, needed)
     }
 }
 

@@ -23,9 +23,8 @@ use crate::conn::Conn;
 use crate::front::introduction::introduce;
 use crate::handler::Handler;
 use crate::life::admit::{Rule, RuleId, Rules};
-use crate::life::fork::{Birth, Desk, SETUP_FAILED, Workplace};
+use crate::life::fork::{Birth, Desk, SETUP_FAILED};
 use crate::life::reap::Report;
-use crate::life::tree::Branch;
 use crate::mode::spare::Bed;
 use crate::peer::Peer;
 use crate::program::{Client, Places, Program, Sockets, Stderr, Variables};
@@ -41,16 +40,11 @@ pub(crate) trait Service {
 
     /// In the child; comes back only to say what failed before it could begin. What it is given is never dropped: its numbers
     /// belong to nobody when the descriptors have been placed.
-    fn serve(
-        &mut self,
-        workplace: &Workplace,
-        place: &Place<'_>,
-        client: BorrowedFd<'_>,
-        birth: &mut Birth,
-    ) -> Failure;
+    fn serve(&mut self, desk: &Desk, place: &Place<'_>, client: BorrowedFd<'_>, birth: &mut Birth)
+    -> Failure;
 
     /// In a spare: does all that can be done before its client comes, waits for it, and serves it; comes back as `serve` does.
-    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure;
+    fn park(&mut self, desk: &Desk, rules: &Rules, bed: Bed) -> Failure;
 
     /// In the master, after `prepare`: what a child needs that does nothing but become a program; nothing where it does more.
     fn start(&self) -> Option<Become<'_>> {
@@ -66,7 +60,8 @@ pub(crate) trait Service {
 /// What a child needs to know of the server that it serves for.
 pub(crate) struct Place<'a> {
     pub transport: Transport,
-    pub rules: &'a Rules,
+    /// The rules of now; `None` where no balancer has to be asked.
+    pub rules: Option<&'a Rules>,
     /// How long a balancer has to say who its client is.
     pub timeout: Duration,
     /// Whether the child is to tell that its client had said something when it was named.
@@ -93,14 +88,14 @@ impl<H: Handler> Service for HandlerService<H> {
 
     fn serve(
         &mut self,
-        workplace: &Workplace,
+        desk: &Desk,
         place: &Place<'_>,
         client: BorrowedFd<'_>,
         birth: &mut Birth,
     ) -> Failure {
-        let fds = [workplace.null.as_fd(), workplace.log(), workplace.log(), client];
+        let fds = [desk.null.as_fd(), desk.log(), desk.log(), client];
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
-        if let Err(failure) = workplace.begin(birth.branch, &fds, line.as_ref().map_or(&[], |both| both)) {
+        if let Err(failure) = desk.begin(birth.inherits, &fds, line.as_ref().map_or(&[], |both| both)) {
             return failure;
         }
         let mut header = None;
@@ -108,7 +103,7 @@ impl<H: Handler> Service for HandlerService<H> {
             match introduce(client, line.as_fd(), place.timeout, (&birth.peer, &birth.local)) {
                 Err(why) => return Step::Introduction.failed()(why),
                 Ok(known) => {
-                    tell_signs(workplace, place, client);
+                    tell_signs(desk, place, client);
                     header = Some(known.header);
                     (birth.peer, birth.local) = (known.peer, known.local);
                 }
@@ -117,8 +112,8 @@ impl<H: Handler> Service for HandlerService<H> {
         let nobody = Peer { addr: Addr::Unnamed, credentials: None };
         let peer = std::mem::replace(&mut birth.peer, nobody);
         let local = std::mem::replace(&mut birth.local, Addr::Unnamed);
-        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
-        match workplace.settle(HandlerService::<H>::PLACES, &[]).and_then(|()| fd::placed(3)) {
+        desk.reports.send(&Report::Ready(birth.born.elapsed()));
+        match desk.settle(HandlerService::<H>::PLACES, &[]).and_then(|()| fd::placed(3)) {
             Err(why) => Step::Descriptors.failed()(why),
             Ok(fd) => run(|| match self.make_ready() {
                 Ok(()) => self.handler.serve(Conn::new(fd, peer, local, header)).report(),
@@ -127,12 +122,12 @@ impl<H: Handler> Service for HandlerService<H> {
         }
     }
 
-    fn park(&mut self, workplace: &Workplace, _: &Rules, bed: Bed) -> Failure {
-        let null = workplace.null.as_fd();
-        let fds = [null, workplace.log(), workplace.log(), null];
-        let entered = bed.enter(workplace, &fds);
+    fn park(&mut self, desk: &Desk, _: &Rules, bed: Bed) -> Failure {
+        let null = desk.null.as_fd();
+        let fds = [null, desk.log(), desk.log(), null];
+        let entered = bed.enter(desk, &fds);
         // From here on nothing of the master's can be reached, and an author's code may run.
-        if let Err(failure) = entered.and_then(|()| bed.settle(workplace, HandlerService::<H>::PLACES)) {
+        if let Err(failure) = entered.and_then(|()| bed.settle(desk, HandlerService::<H>::PLACES)) {
             return failure;
         }
         run(|| {
@@ -185,11 +180,11 @@ impl<H: Handler> HandlerService<H> {
 }
 
 /// In a child that knows its client: tells whether something came behind the header, where the master cannot know it.
-fn tell_signs(workplace: &Workplace, place: &Place<'_>, conn: BorrowedFd<'_>) {
+fn tell_signs(desk: &Desk, place: &Place<'_>, conn: BorrowedFd<'_>) {
     let mut ready = Vec::new();
     if place.signs && fd::wait_readable(&[conn], Some(Duration::ZERO), &mut ready).is_ok() && ready == [true]
     {
-        workplace.reports.send(&Report::Spoken);
+        desk.reports.send(&Report::Spoken);
     }
 }
 
@@ -231,20 +226,13 @@ pub(crate) struct Start {
 }
 
 impl Become<'_> {
-    /// Lays it all out where a child of this branch will find it, in the memory that the one before had.
-    pub(crate) fn lay_out(
-        self,
-        start: &mut Option<Start>,
-        workplace: &Workplace,
-        branch: Branch,
-        born: Instant,
-    ) {
+    /// Lays it all out where a child will find it, in the memory that the one before had.
+    pub(crate) fn lay_out(self, start: &mut Option<Start>, desk: &Rc<Desk>, inherits: bool, born: Instant) {
         let Become { argv, environ: own, places } = self;
         let mut environ = start.take().map_or_else(Environ::new, |last| last.environ);
         environ.copy(own);
-        let (desk, argv) = (Rc::clone(&workplace.desk), Rc::clone(argv));
-        *start =
-            Some(Start { desk, inherits: workplace.trees.inherits(branch), argv, environ, places, born });
+        let (desk, argv) = (Rc::clone(desk), Rc::clone(argv));
+        *start = Some(Start { desk, inherits, argv, environ, places, born });
     }
 }
 
@@ -312,15 +300,15 @@ impl Service for Program {
 
     fn serve(
         &mut self,
-        workplace: &Workplace,
+        desk: &Desk,
         place: &Place<'_>,
         client: BorrowedFd<'_>,
         birth: &mut Birth,
     ) -> Failure {
-        let (fds, count) = self.places.of(workplace, client);
+        let (fds, count) = self.places.of(desk, client);
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
         if let Err(failure) =
-            workplace.begin(birth.branch, &fds[..count], line.as_ref().map_or(&[], |both| both))
+            desk.begin(birth.inherits, &fds[..count], line.as_ref().map_or(&[], |both| both))
         {
             return failure;
         }
@@ -329,8 +317,8 @@ impl Service for Program {
                 Err(why) => return Step::Introduction.failed()(why),
                 Ok(known) => known,
             };
-            tell_signs(workplace, place, client);
-            let rule = place.rules.of(&known.peer);
+            tell_signs(desk, place, client);
+            let rule = place.rules.and_then(|rules| rules.of(&known.peer));
             let client = Client {
                 peer: &known.peer,
                 local: &known.local,
@@ -342,23 +330,23 @@ impl Service for Program {
             };
             self.prepare(&client, rule);
         }
-        workplace.reports.send(&Report::Ready(birth.born.elapsed()));
+        desk.reports.send(&Report::Ready(birth.born.elapsed()));
         self.execute()
     }
 
-    fn park(&mut self, workplace: &Workplace, rules: &Rules, bed: Bed) -> Failure {
-        let null = workplace.null.as_fd();
+    fn park(&mut self, desk: &Desk, rules: &Rules, bed: Bed) -> Failure {
+        let null = desk.null.as_fd();
         // Where the client is to be there is nothing yet.
-        let errors = if self.places.stderr == Stderr::Log { workplace.log() } else { null };
+        let errors = if self.places.stderr == Stderr::Log { desk.log() } else { null };
         let in_and_out = [null, null, errors];
-        let third = [null, workplace.log(), errors, null];
+        let third = [null, desk.log(), errors, null];
         let fds: &[_] = match self.places.sockets {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
         // Their numbers are closed with all others when the client has been placed, and must not be closed again.
         let bed = ManuallyDrop::new(bed);
-        let (client, told) = match bed.enter(workplace, fds).and_then(|()| bed.wait()) {
+        let (client, told) = match bed.enter(desk, fds).and_then(|()| bed.wait()) {
             Ok((client, told)) => (ManuallyDrop::new(client), told),
             Err(failure) => return failure,
         };
@@ -374,7 +362,7 @@ impl Service for Program {
             Sockets::InAndOut => &in_and_out,
             Sockets::Third => &third,
         };
-        match workplace.place(fds) {
+        match desk.place(fds) {
             Ok(()) => self.execute(),
             Err(failure) => failure,
         }

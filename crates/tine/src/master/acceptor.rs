@@ -8,7 +8,7 @@ use tine_os::processor::Processors;
 use tine_os::signal::{Signal, Signals};
 use tine_os::socket::Addr;
 use tine_os::wait::{self, Deaths, Ended};
-use tine_os::{Forked, Pid, fork, orphan, ready::Ready};
+use tine_os::{ForkError, Forked, Pid, apart, fork, orphan, ready::Ready};
 
 use super::leave::Guardian;
 use super::{Child, Master, Standing};
@@ -50,7 +50,8 @@ impl Master {
         {
             crew.starts(at, now);
             self.admit.invite(seat(at));
-            match tine_os::fork() {
+            let forked = apart::shared(tine_os::fork).unwrap_or_else(|why| Err(ForkError::System(why)));
+            match forked {
                 Ok(Forked::Child) => self.accept_for(at, service),
                 Ok(Forked::Parent(pid)) => {
                     self.deaths.watch(pid);
@@ -157,7 +158,7 @@ impl Master {
         let version = self.admit.version();
         if self.post.is_some() && version.number != self.rules_seen {
             self.rules_seen = version.number;
-            if let Err(why) = service.obey(&version.rules) {
+            if let Err(why) = apart::outside(|| service.obey(&version.rules)) {
                 (self.events)(&Event::NotReloaded { why: &why });
             }
             self.spares.iter_mut().for_each(Parked::dismiss);
@@ -176,7 +177,7 @@ impl Master {
 
     /// In a process that was forked for it: is an acceptor, to its end.
     fn accept_for(&mut self, at: usize, service: &mut dyn Service) -> ! {
-        if let Err(error) = self.become_acceptor(at) {
+        if let Err(error) = apart::outside(|| self.become_acceptor(at)) {
             (self.events)(&Event::Odd { what: "begin as an acceptor", error: &error });
             fork::exit(CANNOT_BEGIN);
         }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::{Newborn, With};
-use tine_os::{fd, random};
+use tine_os::{apart, fd, random};
 
 use super::{Child, Guest, Master, Standing, mark, rests};
 use crate::event::Event;
 use crate::front::introduction::{Hears, Says, TIMEOUT, words};
 use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict, Version};
 use crate::life::bind::{Arrival, Role};
-use crate::life::fork::{Birth, Workplace, fork};
+use crate::life::fork::{Birth, Desk, Workplace, fork};
 use crate::life::serve::{Place, Service, start};
 use crate::life::tree::Branch;
 use crate::mode::spare::{Handover, Spare};
@@ -304,20 +304,20 @@ impl Master {
         let (ours, theirs) = line(asks)?;
         if !asks {
             let rule = self.admit.limits().rules.of(&told.peer);
-            service.prepare(&told.client(), rule);
+            apart::outside(|| service.prepare(&told.client(), rule));
         }
         let timeout = self.manner.balancers.as_ref().and_then(|all| all.timeout).unwrap_or(TIMEOUT);
         let signs = asks && self.ends.listens() && !matches!(told.local, Addr::Inet(_));
-        let rules = &self.admit.limits().rules;
-        let place = Place { transport: self.listeners[at].transport, rules, timeout, signs };
+        let rules = asks.then(|| self.admit.limits().rules.clone());
+        let place = Place { transport: self.listeners[at].transport, rules: rules.as_ref(), timeout, signs };
         let branch = self.workplace.trees.grow()?;
-        let (workplace, pidfd) = (&self.workplace, self.deaths.wants_descriptor());
-        let group = workplace.trees.group(branch);
+        let (Workplace { desk, trees }, pidfd) = (&self.workplace, self.deaths.wants_descriptor());
+        let (group, inherits) = (trees.group(branch), trees.inherits(branch));
         // Whoever has to ask a balancer first needs memory for that. Where nobody gets on in the nursery, a fork does the same.
         let becomes = if asks { None } else { service.start() };
         let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| match nursery.cot() {
             Ok(mut cot) => {
-                becomes.lay_out(cot.what(), workplace, branch, born);
+                apart::outside(|| becomes.lay_out(cot.what(), desk, inherits, born));
                 Some(cot)
             }
             Err(error) => {
@@ -329,11 +329,10 @@ impl Master {
         let forked = match cot {
             Some(cot) => cot.bear(client.as_fd(), With { group, pidfd }, start),
             None => {
-                let (peer, local) = (told.peer.clone(), told.local.clone());
-                let mut birth = Birth { peer, local, branch, line: theirs, born };
-                let task =
-                    |workplace: &Workplace| service.serve(workplace, &place, client.as_fd(), &mut birth);
-                fork(workplace, group, task).map(|pid| Newborn { pid, pidfd: None })
+                let (peer, local) = apart::outside(|| (told.peer.clone(), told.local.clone()));
+                let mut birth = Birth { peer, local, inherits, line: theirs, born };
+                let task = |desk: &Desk| service.serve(desk, &place, client.as_fd(), &mut birth);
+                fork(desk, group, task).map(|pid| Newborn { pid, pidfd: None })
             }
         };
         match forked {
@@ -367,7 +366,8 @@ impl Master {
     fn bear_spare(&mut self, service: &mut dyn Service) -> io::Result<()> {
         let Some(spares) = &mut self.spares else { return Ok(()) };
         let branch = self.workplace.trees.grow()?;
-        match spares.make((&self.workplace, &self.admit.limits().rules), branch, service) {
+        let rules = self.admit.limits().rules.clone();
+        match spares.make(&self.workplace, (&rules, branch), service) {
             Ok(spare) => {
                 spares.stock.counts(spares.len(), Instant::now());
                 self.deaths.watch(spare);

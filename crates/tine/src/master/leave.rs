@@ -9,18 +9,18 @@ use tine_os::fork::exit;
 use tine_os::signal;
 use tine_os::socket::Addr;
 use tine_os::wait::{Ended, wait_blocking};
-use tine_os::{Pid, fd};
+use tine_os::{Pid, apart, fd};
 
 use super::{Child, Master, Standing, mark};
 use crate::event::{Bill, Event, How, Outcome};
 use crate::life::admit::{Fault, Source};
 use crate::life::bind::{Listener, Role};
 use crate::life::end::{Act, Cause, Heard};
-use crate::life::fork::{SETUP_FAILED, Workplace, fork};
+use crate::life::fork::{Desk, SETUP_FAILED, Workplace, fork};
 use crate::life::pause::Breaker;
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
-use crate::life::tree::Branch;
+use crate::life::tree::{Branch, Trees};
 use crate::mode::spare::Done;
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
@@ -456,7 +456,8 @@ impl Guardian {
     pub(super) fn start(&mut self, workplace: &Workplace) -> io::Result<Pid> {
         let (ended, life) = fd::pipe()?;
         fd::set_blocking(&ended, true)?;
-        let pid = fork(workplace, None, |workplace| Guardian::watch(workplace, ended))?;
+        let watch = |_: &Desk| Guardian::watch(&workplace.trees, ended);
+        let pid = apart::shared(|| fork(&workplace.desk, None, watch))??;
         (self.pid, self.life) = (Some(pid), Some(life));
         Ok(pid)
     }
@@ -475,9 +476,9 @@ impl Guardian {
     }
 
     /// In the guardian, which has nothing open but the pipe and the groups.
-    fn watch(workplace: &Workplace, ended: OwnedFd) -> tine_confine::Failure {
+    fn watch(trees: &Trees, ended: OwnedFd) -> tine_confine::Failure {
         let ended = std::mem::ManuallyDrop::new(ended);
-        let mut keep: Vec<_> = workplace.trees.descriptor().into_iter().chain([ended.as_raw_fd()]).collect();
+        let mut keep: Vec<_> = trees.descriptor().into_iter().chain([ended.as_raw_fd()]).collect();
         keep.sort_unstable();
         // A session of its own: what a terminal sends is for the master.
         let _ = tine_os::fork::new_session();
@@ -486,9 +487,9 @@ impl Guardian {
         }
         while let Ok(1..) = fd::read(&*ended, &mut [0]) {}
         // There is nobody to tell if it does not work.
-        let _ = workplace.trees.fell();
+        let _ = trees.fell();
         for _ in 0..100 {
-            if workplace.trees.clear().is_ok() {
+            if trees.clear().is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -19,7 +19,7 @@ use tine_os::signal::{self, Signal, Signals};
 use tine_os::socket::Addr;
 use tine_os::spawn::Nursery;
 use tine_os::wait::Deaths;
-use tine_os::{Pid, fd};
+use tine_os::{Pid, apart, fd};
 
 use crate::change::control::Control;
 use crate::change::drain::{Action, Drain};
@@ -185,7 +185,7 @@ impl Master {
         workplace: Workplace,
         manner: Manner,
         held_most: usize,
-        events: Box<dyn FnMut(&Event<'_>)>,
+        mut events: Box<dyn FnMut(&Event<'_>)>,
     ) -> Result<Master, StartError> {
         let system = StartError::system;
         let watch = || Ready::new().map_err(system("make a set of connections to watch"));
@@ -203,7 +203,7 @@ impl Master {
             trees: "",
             programs: false,
             control: None,
-            events,
+            events: Box::new(move |event| apart::outside(|| events(event))),
             children: BTreeMap::new(),
             admit: Gate::alone(manner.limits.clone(), held_most),
             ends: Ends::new(manner.deadlines.clone()),
@@ -229,11 +229,19 @@ impl Master {
         })
     }
 
+    /// Moves what it writes to for each client to where children are given no copy of it: to be called [`apart::inside`].
+    pub(crate) fn apart(mut self) -> Box<Master> {
+        let mut listeners = Vec::with_capacity(self.listeners.len());
+        listeners.append(&mut self.listeners);
+        self.listeners = listeners;
+        Box::new(self)
+    }
+
     /// Says what is listened at, and starts the workers.
     pub(crate) fn open(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
         service.obey(&self.manner.limits.rules).map_err(StartError::Rules)?;
         self.open_post()?;
-        for worker in self.workers.start_all(&self.workplace, &self.listeners)? {
+        for worker in self.workers.start_all(&self.workplace.desk, &self.listeners)? {
             self.deaths.watch(worker);
         }
         let acceptors = self.crew.as_ref().map_or(1, Crew::len);
@@ -486,8 +494,8 @@ impl Master {
             None => Ok(now + 1),
         };
         let (crew, now) = (self.crew.as_ref(), self.admit.version().number);
-        let read = reread().and_then(|(rules, written)| {
-            service.obey(&rules)?;
+        let read = apart::outside(reread).and_then(|(rules, written)| {
+            apart::outside(|| service.obey(&rules))?;
             Ok(Version { number: number(crew, &written, now)?, rules })
         });
         match read {
@@ -505,7 +513,7 @@ impl Master {
     fn mend_workers(&mut self) {
         let now = Instant::now();
         while let Some(at) = self.workers.due(now, self.drain.is_serving()) {
-            match self.workers.start(at, &self.workplace, &self.listeners, now) {
+            match self.workers.start(at, &self.workplace.desk, &self.listeners, now) {
                 Ok(worker) => self.deaths.watch(worker),
                 Err(error) => (self.events)(&Event::Odd {
                     what: "start a worker (it will be tried again)",

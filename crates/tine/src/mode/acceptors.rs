@@ -20,7 +20,7 @@ use tine_os::bell::Bell;
 use tine_os::processor::Processors;
 use tine_os::ring::{NOTES, SEATS_MOST};
 use tine_os::signal::{self, Signal};
-use tine_os::{Pid, fd, wait};
+use tine_os::{Pid, apart, fd, wait};
 
 use crate::event::How;
 use crate::life::admit::{Outside, Rules, Ticket, Written};
@@ -276,7 +276,8 @@ impl Common {
 
 impl Outside for Common {
     fn rules(&mut self, number: u64) -> Rules {
-        self.read(number).expect("the master has read these rules before it wrote them down")
+        apart::outside(|| self.read(number))
+            .expect("the master has read these rules before it wrote them down")
     }
 
     fn poke(&mut self, seat: usize) {

@@ -8,11 +8,11 @@ use tine_confine::{Failure, Step};
 use tine_os::fd;
 
 use crate::life::bind::Listener;
-use crate::life::fork::Workplace;
+use crate::life::fork::Desk;
 
 /// What a worker needs beside its work.
 pub(crate) struct Bench<'a> {
-    pub workplace: &'a Workplace,
+    pub desk: &'a Desk,
     pub listener: &'a Listener,
     /// Of the listener's sockets the one that this worker reads.
     pub socket: BorrowedFd<'a>,
@@ -26,8 +26,8 @@ impl Bench<'_> {
     /// # Errors
     /// The step that failed.
     pub(crate) fn enter(&self, others: &[&OwnedFd]) -> Result<Vec<OwnedFd>, Failure> {
-        let null = &self.workplace.null;
-        let log = self.workplace.log();
+        let null = &self.desk.null;
+        let log = self.desk.log();
         let mut fds = vec![null.as_fd(), log, log, self.socket, self.life.as_fd()];
         fds.extend(others.iter().map(|fd| fd.as_fd()));
         // Numbers above those that are written to, or placing one would overwrite another that is still to be placed.
@@ -39,7 +39,7 @@ impl Bench<'_> {
         // Their numbers are closed with all others, so nobody may close them again.
         let moved = ManuallyDrop::new(moved);
         let fds: Vec<_> = fds[..3].iter().copied().chain(moved.iter().map(AsFd::as_fd)).collect();
-        self.workplace.enter(&fds, &[])?;
+        self.desk.enter(&fds, &[])?;
         let placed = (3..fds.len()).map(|number| fd::placed(number as i32)).collect::<io::Result<_>>();
         placed.map_err(Step::Descriptors.failed())
     }

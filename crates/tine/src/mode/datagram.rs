@@ -34,8 +34,8 @@ pub(crate) fn handle(
         Err(failure) => return failure,
     };
     let lost = batch.recover();
-    bench.workplace.reports.send(&Report::Begun { lost });
-    if let Err(why) = bench.workplace.settle(3 + fds.len(), &[]) {
+    bench.desk.reports.send(&Report::Begun { lost });
+    if let Err(why) = bench.desk.settle(3 + fds.len(), &[]) {
         return Step::Descriptors.failed()(why);
     }
     run(|| {

@@ -21,7 +21,7 @@ use tine_os::socket::{self, Addr, Kind, RawAddr};
 use tine_os::{fd, limit, pass};
 
 use crate::handler::Datagram;
-use crate::life::fork::Workplace;
+use crate::life::fork::Desk;
 use crate::life::reap::Report;
 use crate::life::serve::run;
 use crate::mode::bench::Bench;
@@ -49,7 +49,7 @@ const CHANNEL: u64 = 2;
 
 struct Worker<'a> {
     exchange: &'a Exchange,
-    workplace: &'a Workplace,
+    desk: &'a Desk,
     listener: OwnedFd,
     local: &'a Addr,
     channel: OwnedFd,
@@ -107,10 +107,10 @@ pub(crate) fn carry(bench: &Bench<'_>, channel: &OwnedFd, exchange: &Exchange) -
     };
     // As many descriptors as the plan lets it have; with fewer, fewer connections are kept.
     let _ = limit::raise_nofile(2 * CONNECTIONS_MOST as u64);
-    bench.workplace.reports.send(&Report::Begun { lost: false });
+    bench.desk.reports.send(&Report::Begun { lost: false });
     let mut worker = Worker {
         exchange,
-        workplace: bench.workplace,
+        desk: bench.desk,
         listener,
         local: &bench.listener.local,
         channel,
@@ -169,7 +169,7 @@ impl Worker<'_> {
 
     fn deliver(&mut self, received: &Received<'_>, finishing: bool) {
         if received.truncated {
-            self.workplace.reports.send(&Report::Truncated);
+            self.desk.reports.send(&Report::Truncated);
         }
         let Some(source) = received.source.cloned() else { return };
         let peer = Peer { source, destination: received.destination };
@@ -355,7 +355,7 @@ impl Worker<'_> {
         let now = Instant::now();
         if self.told.is_none_or(|told| now.saturating_duration_since(told) >= TELLING) {
             self.told = Some(now);
-            self.workplace.reports.send(&Report::Dropped);
+            self.desk.reports.send(&Report::Dropped);
         }
     }
 }

@@ -22,7 +22,7 @@ use tine_os::{Pid, fd, orphan, pass};
 
 use crate::addr::Transport;
 use crate::life::admit::Rules;
-use crate::life::fork::{Workplace, fork};
+use crate::life::fork::{Desk, Workplace, fork};
 use crate::life::reap::Report;
 use crate::life::serve::Service;
 use crate::life::tree::Branch;
@@ -75,7 +75,8 @@ pub(crate) struct Handover {
 
 /// What a spare finds when it is born.
 pub(crate) struct Bed {
-    pub branch: Branch,
+    /// Whether it inherits the orphans of what it starts.
+    pub inherits: bool,
     pub born: Instant,
     /// How many clients it serves.
     pub clients: usize,
@@ -128,15 +129,15 @@ impl Parked {
     /// What socketpair(2) and fork(2) say.
     pub(crate) fn make(
         &mut self,
-        (workplace, rules): (&Workplace, &Rules),
-        branch: Branch,
+        workplace: &Workplace,
+        (rules, branch): (&Rules, Branch),
         service: &mut dyn Service,
     ) -> io::Result<Pid> {
         let (line, theirs) = socket::pair(Kind::Packet)?;
         let theirs = fd::duplicate_low(theirs)?;
-        let (born, clients) = (Instant::now(), self.clients);
-        let pid = fork(workplace, workplace.trees.group(branch), move |workplace| {
-            service.park(workplace, rules, Bed { branch, born, clients, line: theirs })
+        let (born, clients, inherits) = (Instant::now(), self.clients, workplace.trees.inherits(branch));
+        let pid = fork(&workplace.desk, workplace.trees.group(branch), move |desk| {
+            service.park(desk, rules, Bed { inherits, born, clients, line: theirs })
         })?;
         self.waiting.push_back(Spare { pid, branch, born, line });
         Ok(pid)
@@ -216,9 +217,9 @@ impl Bed {
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn enter(&self, workplace: &Workplace, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        workplace.begin(self.branch, fds, &[self.line.as_fd()])?;
-        workplace.reports.send(&Report::Ready(self.born.elapsed()));
+    pub(crate) fn enter(&self, desk: &Desk, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
+        desk.begin(self.inherits, fds, &[self.line.as_fd()])?;
+        desk.reports.send(&Report::Ready(self.born.elapsed()));
         Ok(())
     }
 
@@ -226,8 +227,8 @@ impl Bed {
     ///
     /// # Errors
     /// As [`crate::life::fork::Desk::settle`].
-    pub(crate) fn settle(&self, workplace: &Workplace, placed: usize) -> Result<(), Failure> {
-        workplace.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
+    pub(crate) fn settle(&self, desk: &Desk, placed: usize) -> Result<(), Failure> {
+        desk.settle(placed, &[self.line.as_fd()]).map_err(Step::Descriptors.failed())
     }
 
     /// In a spare: waits for its client. The process ends when there is none to come.

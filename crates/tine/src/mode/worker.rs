@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use tine_confine::Failure;
 use tine_os::signal::{self, Signal};
-use tine_os::{Pid, datagram::Basket, fd};
+use tine_os::{Pid, apart, datagram::Basket, fd};
 
 use crate::error::StartError;
 use crate::event::How;
 use crate::handler::DatagramHandler;
 use crate::life::bind::Listener;
-use crate::life::fork::{Workplace, fork};
+use crate::life::fork::{Desk, fork};
 use crate::mode::bench::Bench;
 use crate::mode::datagram::handle;
 use crate::mode::guard::Guard;
@@ -63,15 +63,10 @@ impl Workers {
         self.all.push(Worker { listener, seat, work, pid: None, born, due: None, before: None });
     }
 
-    pub(crate) fn start_all(
-        &mut self,
-        workplace: &Workplace,
-        listeners: &[Listener],
-    ) -> Result<Vec<Pid>, StartError> {
+    pub(crate) fn start_all(&mut self, desk: &Desk, listeners: &[Listener]) -> Result<Vec<Pid>, StartError> {
         let now = Instant::now();
-        let started = (0..self.all.len())
-            .map(|at| self.start(at, workplace, listeners, now))
-            .collect::<io::Result<_>>();
+        let started =
+            (0..self.all.len()).map(|at| self.start(at, desk, listeners, now)).collect::<io::Result<_>>();
         started.map_err(StartError::system("start a worker"))
     }
 
@@ -79,7 +74,7 @@ impl Workers {
     pub(crate) fn start(
         &mut self,
         at: usize,
-        workplace: &Workplace,
+        desk: &Desk,
         listeners: &[Listener],
         now: Instant,
     ) -> io::Result<Pid> {
@@ -87,9 +82,8 @@ impl Workers {
         (worker.born, worker.due) = (now, Some(now + TOO_SOON * 10));
         let (listener, life) = (&listeners[worker.listener], &self.life.0);
         let socket = listener.socket(worker.seat);
-        let pid = fork(workplace, None, |workplace| {
-            worker.work.begin(&Bench { workplace, listener, socket, life })
-        })?;
+        let work = |desk: &Desk| worker.work.begin(&Bench { desk, listener, socket, life });
+        let pid = apart::shared(|| fork(desk, None, work))??;
         (worker.pid, worker.due) = (Some(pid), None);
         Ok(pid)
     }
