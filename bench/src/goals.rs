@@ -227,6 +227,17 @@ pub enum Verdict {
     NotMeasured,
 }
 
+impl Value {
+    /// In which experiment it is measured.
+    pub fn experiment(&self) -> &'static str {
+        match self {
+            Value::Against { experiment, .. }
+            | Value::Itself { experiment, .. }
+            | Value::Plain { experiment, .. } => experiment,
+        }
+    }
+}
+
 impl Goal {
     /// What results say of it.
     pub fn judge(&self, results: &Results) -> Judged {

@@ -88,10 +88,13 @@ pub fn repeated(now: &Results, before: &Results) -> String {
     let apart: Vec<_> = all.iter().filter(|repeat| !repeat.agrees()).collect();
     let turned = all.iter().filter(|repeat| !repeat.same_verdict).count();
     let mut text = format!(
-        "{} of {} figures agree with those of a run before ({} rounds): their spreads touch. {turned} are met in one of the two and missed in the other.\n",
+        "{} of {} figures agree with those of a run before ({} rounds): their spreads touch. If chance alone made rounds differ, {:.0} would: the \
+         spreads of three rounds and three of one thing are apart in one case of ten, of two and two in one of three, and one round has none. \
+         {turned} are met in one of the two runs and missed in the other.\n",
         all.len() - apart.len(),
         all.len(),
-        before.rounds
+        before.rounds,
+        all.iter().map(Repeat::likely).sum::<f64>(),
     );
     if !apart.is_empty() {
         text.push_str("These do not:\n\n| row | what | against | this run | the run before | change |\n|---|---|---|---|---|---|\n");

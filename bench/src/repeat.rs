@@ -1,7 +1,10 @@
 //! Whether one run of the benchmark says the same as another. Pure.
 //!
 //! A run states a spread with each figure: the least and the most that single rounds came to. Two runs agree in a figure when what
-//! one says lies within what the other does, that is when the spreads touch.
+//! one says lies within what the other does, that is when the spreads touch. A few rounds show little of what there is:
+//! of three rounds and three of the same thing the three least are one run's in one case of ten, by chance alone.
+
+use std::collections::BTreeSet;
 
 use crate::goals::{GOALS, Judged, Unit, Verdict};
 use crate::results::Results;
@@ -17,6 +20,8 @@ pub struct Repeat {
     pub unit: Unit,
     pub now: Summary,
     pub before: Summary,
+    /// How many rounds each has.
+    pub rounds: [u32; 2],
     /// Whether both have met their goal or both have missed it.
     pub same_verdict: bool,
 }
@@ -26,10 +31,19 @@ impl Repeat {
     pub fn agrees(&self) -> bool {
         self.now.least <= self.before.most && self.before.least <= self.now.most
     }
+
+    /// How likely the spreads touch when nothing but chance makes rounds differ: they do not when all of one run's are less than all of the
+    /// other's, which are two of all ways in which so many rounds can be told apart.
+    pub fn likely(&self) -> f64 {
+        let [one, other] = self.rounds;
+        let ways = (1..=one).map(|nth| f64::from(other + nth) / f64::from(nth)).product::<f64>();
+        1.0 - 2.0 / ways
+    }
 }
 
 /// All figures that both runs have.
 pub fn repeats(now: &Results, before: &Results) -> Vec<Repeat> {
+    let rounds = [now, before];
     let both = |goal: &'static crate::goals::Goal| {
         let [(this, Some(now)), (that, Some(before))] = [now, before]
             .map(|results| goal.judge(results))
@@ -38,9 +52,15 @@ pub fn repeats(now: &Results, before: &Results) -> Vec<Repeat> {
             return None;
         };
         let (row, what, against, unit) = (goal.row, goal.what, goal.against, goal.unit);
-        Some(Repeat { row, what, against, unit, now, before, same_verdict: this == that })
+        let rounds = rounds.map(|results| rounds_of(results, goal.value.experiment()));
+        Some(Repeat { row, what, against, unit, now, before, rounds, same_verdict: this == that })
     };
     GOALS.iter().filter_map(both).collect()
+}
+
+fn rounds_of(results: &Results, experiment: &str) -> u32 {
+    let of_it = results.samples.iter().filter(|sample| sample.experiment == experiment);
+    of_it.map(|sample| sample.round).collect::<BTreeSet<_>>().len() as u32
 }
 
 fn measured(judged: &Judged) -> Option<Summary> {
@@ -68,6 +88,15 @@ mod tests {
         assert!(repeat(&[0.5, 0.9], &[0.6, 0.8]).agrees(), "one holds the other");
         assert!(!repeat(&[0.5, 0.59], &[0.6, 0.8]).agrees());
         assert!(!repeat(&[0.81], &[0.6, 0.8]).agrees(), "one round has no spread");
+    }
+
+    #[test]
+    fn how_likely_they_agree_by_chance_is_counted() {
+        let close = |this: f64, that: f64| (this - that).abs() < 1e-9;
+        assert!(close(repeat(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0]).likely(), 0.9));
+        assert!(close(repeat(&[1.0, 2.0], &[1.0, 2.0]).likely(), 2.0 / 3.0));
+        assert!(close(repeat(&[1.0, 2.0], &[1.0, 2.0, 3.0]).likely(), 0.8));
+        assert!(close(repeat(&[1.0], &[1.0]).likely(), 0.0));
     }
 
     #[test]

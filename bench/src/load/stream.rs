@@ -236,8 +236,7 @@ impl<'a> Load<'a> {
     fn connect(&mut self, at: usize) {
         match begin(&self.options.to, &mut self.sources) {
             Ok(Attempt::Begun(socket)) => self.greet(at, socket),
-            // A port that was not to be had is ours, and nothing of the server's: the next try is from another address.
-            Ok(Attempt::Full) | Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) => self.full.push(at),
+            Ok(Attempt::Full) => self.full.push(at),
             Err(why) => self.fail(at, name(why)),
         }
     }

@@ -43,8 +43,9 @@ impl FromStr for Target {
 /// Ports that clients come from: none that needs privileges, none that a server of ours listens at.
 const PORTS: std::ops::Range<u32> = 20_000..64_000;
 
-/// How many ports that are taken are skipped before we give up.
-const SKIPPED_MOST: u32 = 1_000;
+/// How many ports that are taken are skipped before we give up: those of a crowd that has just gone stand in a row, and are taken for
+/// a minute.
+const SKIPPED_MOST: u32 = 50_000;
 
 /// Hands out source addresses and ports, all of them in turn.
 #[derive(Debug)]
@@ -86,17 +87,15 @@ pub fn begin(target: &Target, sources: &mut Sources) -> Result<Attempt, Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     match target {
         Target::Inet(to) => {
-            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
             let mut skipped = 0;
-            while let Err(why) = bind(&socket, &sources.take()) {
-                skipped += 1;
-                if why != Errno::ADDRINUSE || skipped == SKIPPED_MOST {
-                    return Err(why);
+            loop {
+                let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+                match bind(&socket, &sources.take()).and_then(|()| connect(&socket, to)) {
+                    Ok(()) | Err(Errno::INPROGRESS) => return Ok(Attempt::Begun(socket)),
+                    // What is short is ours, and nothing that the server has done.
+                    Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if skipped < SKIPPED_MOST => skipped += 1,
+                    Err(why) => return Err(why),
                 }
-            }
-            match connect(&socket, to) {
-                Ok(()) | Err(Errno::INPROGRESS) => Ok(Attempt::Begun(socket)),
-                Err(why) => Err(why),
             }
         }
         Target::Unix(path) => {

@@ -3,11 +3,12 @@
 //! A fork shares every page of the master with the child until one of them writes to it. The master writes to its books for each
 //! client, and so each child would keep old copies of them: pages that it never looks at, for each of which the master pays a
 //! page fault, and which the kernel finds by looking through all children there are. [`Apart`] is an allocator that has what is
-//! asked for [`inside`] in a mapping that forks leave out (madvise(2), MADV_DONTFORK), and hands on the rest to the system's.
+//! asked for [`inside`] in a mapping whose pages no fork copies (madvise(2), MADV_WIPEONFORK), and hands on the rest to the system's.
 //!
 //! It has to be the program's global allocator; elsewhere [`inside`] changes nothing. The mapping is made once, and is the
-//! thread's that makes it; others have what they ask for from the system. In a child it is not there: nothing that was made
-//! inside may be looked at, giving it back does nothing, and what is asked for comes from the system.
+//! thread's that makes it; others have what they ask for from the system. In a child nothing may be looked at that was made
+//! inside: it dies of it at once, for the addresses stay taken and nothing is there. Giving it back does nothing, and what is asked for comes from the
+//! system.
 //!
 //! mmap(2), mprotect(2), madvise(2).
 
@@ -60,8 +61,10 @@ pub struct Apart;
 thread_local! {
     /// Whether this thread asks for memory apart just now.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// Whether the mapping is here, and this thread's.
+    /// Whether what is apart is here, and this thread's.
     static OWNER: Cell<bool> = const { Cell::new(false) };
+    /// Whether a child that is born now has all of it too.
+    static SHARING: Cell<bool> = const { Cell::new(false) };
     /// An address in the stack of one that is inside, above which it does not write for a client; or 0.
     static STACK: Cell<usize> = const { Cell::new(0) };
 }
@@ -110,19 +113,23 @@ pub fn shared<R>(fork: impl FnOnce() -> R) -> io::Result<R> {
     if !OWNER.get() {
         return Ok(fork());
     }
-    advise(Advice::LinuxDoFork)?;
-    let _inside = set(&INSIDE, INSIDE.get());
-    let _owner = set(&OWNER, true);
+    advise(Advice::LinuxKeepOnFork)?;
+    let sharing = set(&SHARING, true);
     let result = fork();
+    drop(sharing);
     // In both processes. It was done before, so it can be done again; should it fail, children weigh more.
-    let _ = advise(Advice::LinuxDontFork);
+    let _ = advise(Advice::LinuxWipeOnFork);
     Ok(result)
 }
 
 /// In a fresh child.
 pub(crate) fn born() {
-    if OWNER.replace(false) {
+    if !SHARING.get() && OWNER.replace(false) {
         INSIDE.set(false);
+        let base = BASE.load(Relaxed).cast();
+        // SAFETY: what was in this mapping is not copied, so whoever looks there is wrong, and is to die of it rather than find nothing
+        // but zeros. Should it fail they are found; nothing else changes (mprotect(2)).
+        let _ = unsafe { rustix::mm::mprotect(base, MOST, MprotectFlags::empty()) };
         own_stack();
     }
 }
@@ -167,7 +174,7 @@ fn make() {
         return;
     };
     // SAFETY: the mapping was made just above, and nobody else knows of it (madvise(2)).
-    let apart = unsafe { rustix::mm::madvise(base, MOST, Advice::LinuxDontFork) };
+    let apart = unsafe { rustix::mm::madvise(base, MOST, Advice::LinuxWipeOnFork) };
     // Large pages would be more memory than is used. SAFETY: as above; a kernel that has none need not know of it.
     let _ = unsafe { rustix::mm::madvise(base, MOST, Advice::LinuxNoHugepage) };
     let both = MprotectFlags::READ | MprotectFlags::WRITE;

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = tests![
     a_child_has_no_copy_of_what_was_made_inside,
     a_child_has_a_copy_of_what_was_made_outside,
     a_child_asks_for_memory_and_gives_back_as_ever,
+    nothing_of_a_childs_own_comes_to_lie_where_the_masters_was,
     a_child_may_be_given_all_and_keep_its_own_apart_again,
     what_was_given_back_is_used_again_and_nothing_overlaps,
     what_grows_keeps_what_is_in_it_wherever_it_is_made,
@@ -48,6 +49,22 @@ fn a_child_asks_for_memory_and_gives_back_as_ever() {
     assert_eq!(status(ends), Some(6));
     inside(|| grows.resize(100_000, 1));
     assert!(grows.iter().all(|byte| *byte == 1));
+}
+
+/// It would be taken for the master's, and neither grow nor be given back.
+fn nothing_of_a_childs_own_comes_to_lie_where_the_masters_was() {
+    let apart = inside(|| Box::new(7));
+    // Among the first that were made there.
+    let base = std::ptr::from_ref(&*apart).addr() & !0xffff;
+    let grows = child(&[], || {
+        // From some size on each has a mapping of its own, wherever there is room.
+        let all: Vec<Vec<u8>> = (1..100).map(|nth| vec![nth; 200_000 * usize::from(nth)]).collect();
+        assert!(all.iter().all(|some| some.as_ptr().addr().wrapping_sub(base) >= 1 << 30));
+        let mut grows = Vec::new();
+        (0..3_000_000u32).for_each(|nth| grows.push(nth));
+        u8::from(grows.iter().copied().eq(0..3_000_000))
+    });
+    assert_eq!(status(grows), Some(1));
 }
 
 fn a_child_may_be_given_all_and_keep_its_own_apart_again() {
