@@ -20,8 +20,9 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::Relaxed};
 use std::thread::LocalKey;
 
-use crate::fault;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use crate::fault;
 
 /// How much there may be. It is addresses only; memory comes as it is used. Beyond that it is the system's.
 const MOST: usize = 1 << 30;
@@ -275,6 +276,21 @@ unsafe impl GlobalAlloc for Apart {
         }
         // SAFETY: the caller keeps `alloc`'s contract for `layout`.
         unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if !INSIDE.get() {
+            // The system's is fresh from the kernel where it is large, and zero without anybody's writing that.
+            // SAFETY: the caller keeps `alloc_zeroed`'s contract for `layout`.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller keeps `alloc_zeroed`'s contract for `layout`, and `alloc`'s is the same.
+        let place = unsafe { self.alloc(layout) };
+        if !place.is_null() {
+            // SAFETY: it was given out just now, and is as large as that.
+            unsafe { place.write_bytes(0, layout.size()) };
+        }
+        place
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

@@ -24,7 +24,8 @@
 //! # What a child is
 //!
 //! A child inherits a copy of everything that the master's memory holds when it is forked: configuration, keys, the
-//! state of random number generators; but for what the server itself keeps of other clients, if [`Apart`] is the program's allocator. Do not hold in the master what a client's process must not read, and give
+//! state of random number generators; but for what the server itself keeps of other clients, if [`Apart`] is the program's
+//! allocator. Do not hold in the master what a client's process must not read, and give
 //! [`Server::after_fork`] a hook for every generator that does not ask the kernel each time; `HashMap`'s keys are the
 //! same in all children. Descriptors are not inherited: a child has the connection, the log and `/dev/null`. A file that
 //! was opened before is closed there, whoever holds it: a handler opens what it needs itself.

@@ -17,6 +17,7 @@ pub const TESTS: &[Test] = tests![
     what_was_given_back_is_used_again_and_nothing_overlaps,
     what_grows_keeps_what_is_in_it_wherever_it_is_made,
     a_thread_may_give_back_what_another_has_made,
+    what_is_asked_for_as_zero_is_zero_and_is_not_written_to_for_that,
 ];
 
 fn status(child: tine_os::Pid) -> Option<i32> {
@@ -135,4 +136,16 @@ fn a_thread_may_give_back_what_another_has_made() {
     let made = made.join().expect("no panic");
     assert_eq!(made, vec![2; 1_000]);
     assert_eq!(inside(|| vec![3u8; 1_000])[999], 3);
+}
+
+fn what_is_asked_for_as_zero_is_zero_and_is_not_written_to_for_that() {
+    const MANY: usize = 256 << 20;
+    let mut again = inside(|| vec![1u8; 5_000]);
+    again.clear();
+    drop(again);
+    assert!(inside(|| vec![0u8; 5_000]).iter().all(|byte| *byte == 0));
+    let before = wait::used().memory_peak_kib;
+    assert_eq!(black_box(vec![0u8; MANY])[MANY / 2], 0);
+    let grown = wait::used().memory_peak_kib - before;
+    assert!(grown < (MANY >> 12) as u64, "{grown} KiB for nothing");
 }

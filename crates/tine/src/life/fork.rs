@@ -70,6 +70,7 @@ pub(crate) fn fork(
     match forked {
         Ok(Forked::Parent(child)) => Ok(child),
         Ok(Forked::Child) => {
+            // Each flush of the master's writes to its lock, and the child would keep the old page of it: with this it is the child's own.
             drop(io::stdout().lock());
             let failure = task(desk);
             desk.reports.send(&Report::Failed(failure));

@@ -317,7 +317,7 @@ impl Master {
         let becomes = if asks { None } else { service.start() };
         let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| match nursery.cot() {
             Ok(mut cot) => {
-                apart::outside(|| becomes.lay_out(cot.what(), desk, inherits, born));
+                becomes.lay_out(cot.what(), desk, inherits, born);
                 Some(cot)
             }
             Err(error) => {
