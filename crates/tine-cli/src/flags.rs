@@ -183,6 +183,59 @@ pub struct Serve {
     #[arg(long, value_name = "USER[:GROUP]", value_parser = NonEmptyStringValueParser::new())]
     pub user: Option<String>,
 
+    /// What the program gives up: none; guarded (it reads files, writes none, has no network but its client, and cannot touch its
+    /// neighbours); sealed (guarded, in a small world of its own: for programs that run what clients give them); or a
+    /// profile of your own, by its path. tine explain shows it line by line
+    #[arg(long, value_name = "PROFILE", default_value = "guarded", value_parser = NonEmptyStringValueParser::new())]
+    pub confine: String,
+
+    /// What becomes of a layer of the profile that this system cannot do: refuse to start, or warn and do without
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "refuse")]
+    pub confine_missing: ConfineMissing,
+
+    /// What the program may read, with all beneath it. guarded lets it read everything that its user may, unless this is given;
+    /// sealed shows it system directories, and what is named here. May be repeated
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
+    pub read: Vec<PathBuf>,
+
+    /// What the program may write to, with all beneath it. May be repeated
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
+    pub write: Vec<PathBuf>,
+
+    /// What the program may execute, with all beneath it, beside itself; everything that it may read unless given. May be
+    /// repeated
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
+    pub exec: Vec<PathBuf>,
+
+    /// What the program may connect to: TCP ports, at any host; unix, for Unix sockets; all, with UDP. May be repeated
+    #[arg(long, value_name = "[HOST:]PORT|unix|all,...", value_delimiter = ',')]
+    pub connect: Vec<tine::Connect>,
+
+    /// The program may bind sockets and listen at them
+    #[arg(long)]
+    pub listen_ok: bool,
+
+    /// System calls that the program may use although its profile refuses them, by name. May be repeated
+    #[arg(long, value_name = "CALL,...", value_delimiter = ',')]
+    pub syscall: Vec<String>,
+
+    /// sealed: take the system directories from here instead of the machine's own
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// sealed: show the program a file or directory, elsewhere if TO is given, and let it write there with rw. May be repeated
+    #[arg(long, value_name = "FROM[:TO][:rw]")]
+    pub bind: Vec<String>,
+
+    /// sealed: a file system in memory of each client's own, of this size; /tmp is one of 16M unless given. May be repeated
+    #[arg(long, value_name = "DIR[:SIZE]")]
+    pub tmpfs: Vec<String>,
+
+    /// sealed: which namespaces each client has of its own; the others it shares with the service's other clients, and no
+    /// processes with anybody. Without mount there is no /proc, and no /tmp that can be written to
+    #[arg(long, value_name = "pid|mount|net|ipc|uts,...", value_delimiter = ',', value_enum, default_value = "pid,mount")]
+    pub own: Vec<Own>,
+
     /// Run the program in this directory; where tine was started unless given
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
@@ -275,6 +328,30 @@ pub enum Orphans {
     Finish,
     /// they are killed; without control groups, what they have started is not
     Die,
+}
+
+/// What becomes of a layer that this system cannot do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfineMissing {
+    /// tine does not start
+    Refuse,
+    /// tine says so and does without
+    Warn,
+}
+
+/// A namespace that each client may have of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Own {
+    /// process ids; each has these in any case
+    Pid,
+    /// mounts, with a /tmp and a /proc
+    Mount,
+    /// interfaces, ports, abstract sockets
+    Net,
+    /// System V objects, message queues
+    Ipc,
+    /// host name
+    Uts,
 }
 
 /// What the program's standard error is.

@@ -79,6 +79,7 @@ fn level(event: &Event<'_>) -> Level {
         Event::Listening { .. }
         | Event::Resumed { .. }
         | Event::Trees { .. }
+        | Event::Unconfined { .. }
         | Event::Reloaded { .. }
         | Event::Refused { .. }
         | Event::Penalised { .. }
@@ -117,12 +118,13 @@ fn is_setup(event: &Event<'_>) -> bool {
 /// The line of an event, without its newline.
 fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
     match event {
-        Event::Listening { listener, children, backlog, trees, acceptors } => {
+        Event::Listening { listener, children, backlog, trees, acceptors, confine } => {
             write!(to, "listen {} children={children}", Word(listener))?;
             if *backlog > 0 {
                 write!(to, " backlog={backlog}")?;
             }
             write!(to, " trees={trees}")?;
+            write!(to, " confine={}", Word(confine))?;
             if *acceptors > 1 { write!(to, " acceptors={acceptors}") } else { Ok(()) }
         }
         Event::Accepted { peer, via, child, open, most } => {
@@ -139,6 +141,13 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
             write!(to, "penalty peer={} source={source} for_s={}", Word(peer), time.as_secs_f64().ceil())
         }
         Event::Trees { by, why } => write!(to, "trees  by={by} reason={}", Word(Plain(why))),
+        Event::Unconfined { missing } => write!(
+            to,
+            "confine layer={} missing={} takes={}",
+            missing.layer,
+            Word(&missing.what),
+            Word(&missing.advice)
+        ),
         Event::Reloaded { rules } => write!(to, "reload rules={rules}"),
         Event::NotReloaded { why } => write!(to, "reload failed={} kept=before", Word(why)),
         Event::Paused { listener, what, error, pause } => {

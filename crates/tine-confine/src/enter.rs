@@ -2,12 +2,20 @@
 
 use std::ffi::CString;
 use std::io;
+use std::os::fd::RawFd;
+
+use tine_os::namespace::Namespaces;
 
 use crate::Identity;
+use crate::ability::Missing;
 use crate::report::{Failure, Step};
 use crate::step::{self, limits::Limits};
+use crate::wear::Wear;
 
 /// A plan that was checked and is ready to be entered, any number of times, by a child each.
+///
+/// What all children give up alike can be worn by the process that they are forked from ([`Prepared::wear`]), and costs
+/// them nothing then. A child of a process that does not wear it puts it on itself.
 #[derive(Debug)]
 pub struct Prepared {
     pub(crate) identity: Option<Identity>,
@@ -15,29 +23,89 @@ pub struct Prepared {
     pub(crate) umask: u32,
     pub(crate) limits: Limits,
     pub(crate) signals: Vec<i32>,
+    pub(crate) wear: Wear,
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) profile: String,
 }
 
 impl Prepared {
-    /// Whether a child becomes another user, or takes other groups.
-    pub fn changes_identity(&self) -> bool {
+    /// Whether a child becomes another user whom others may be as well.
+    pub fn becomes_known_user(&self) -> bool {
         self.identity.is_some()
     }
 
-    /// Gives it all up. `descriptors` is the caller's: it places what the child keeps and closes the rest.
+    /// Whether there is something that can be worn by the process that children are forked from.
+    pub fn confines(&self) -> bool {
+        self.wear.is_something()
+    }
+
+    /// The namespaces that each child is to be born into. Whoever is not has those of its parent.
+    pub fn own_namespaces(&self) -> Namespaces {
+        self.wear.own
+    }
+
+    /// Whether each child has a user of its own, told by its slot.
+    pub fn has_own_users(&self) -> bool {
+        self.wear.has_own_users()
+    }
+
+    /// Whether the first process of each child's pid namespace is to be one of ours, and the program its child.
+    pub fn wants_init(&self) -> bool {
+        self.wear.init
+    }
+
+    /// The name of the profile that it was made from.
+    pub fn profile(&self) -> &str {
+        &self.profile
+    }
+
+    /// What of the plan cannot be had on this system.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// A descriptor that must be left open in a child until it has entered, in a process that wears the plan; it is close-on-exec.
+    pub fn kept(&self) -> Option<RawFd> {
+        self.wear.kept()
+    }
+
+    /// In a process that children will be forked from: gives up what all of them give up. `births` says that they are born by
+    /// clone3(2), which a filter may refuse to them; they give it up then when they enter.
+    ///
+    /// # Errors
+    /// The step that failed; the process must end then, since part of it is done.
+    pub fn wear(&self, births: bool) -> Result<(), Failure> {
+        self.wear.put_on(births)
+    }
+
+    /// Gives up all the rest. `slot` tells children apart that are alive at the same time, `descriptors` is the caller's: it places
+    /// what the child keeps and closes the rest. Asks for no memory where the plan is worn.
     ///
     /// # Errors
     /// The first step that failed; the child must end then, for it is less confined than was asked.
-    pub fn enter(&self, descriptors: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
+    pub fn enter(&self, slot: u32, descriptors: impl FnOnce() -> io::Result<()>) -> Result<(), Failure> {
         // First, so that a signal to the master's group no longer reaches this child as well.
         step::session::enter().map_err(Step::Session.failed())?;
         // Before anything of the master could be misused: from here on it is out of reach.
         descriptors().map_err(Step::Descriptors.failed())?;
+        // Nothing to do where it was forked from a process that wears it.
+        self.wear.put_on(false)?;
+        // While there is the capability for it.
+        step::mounts::enter(&self.wear).map_err(Step::Mounts.failed())?;
         // Before the identity: raising a limit to what was asked may need root.
         step::limits::enter(&self.limits).map_err(Step::Limits.failed())?;
         // Before the directory: it must be one that the user may enter, not one that root could.
-        step::identity::enter(self.identity.as_ref()).map_err(Step::Identity.failed())?;
+        match self.wear.first_user {
+            Some(first) => step::identity::become_own(first, slot).map_err(Step::Identity.failed())?,
+            None => step::identity::enter(self.identity.as_ref()).map_err(Step::Identity.failed())?,
+        }
         step::directory::enter(self.directory.as_deref()).map_err(Step::Directory.failed())?;
         step::umask::enter(self.umask);
+        // After the identity and the mounts, which take some.
+        step::capabilities::enter(&self.wear).map_err(Step::Capabilities.failed())?;
+        // After the directory, which need not be one that may be read; a domain of its own, even where all have the same rules.
+        self.wear.enter_domain().map_err(Step::Domain.failed())?;
+        self.wear.refuse_late().map_err(Step::Calls.failed())?;
         // Last: a signal sent to the child meanwhile waits until it is what it is going to be.
         step::signals::enter(&self.signals).map_err(Step::Signals.failed())
     }

@@ -20,12 +20,24 @@
 
 #![forbid(unsafe_code)]
 
+mod ability;
 mod enter;
+mod filter;
+mod opens;
 mod plan;
+mod profile;
 mod report;
 mod step;
+mod wear;
+mod world;
 
+pub use ability::{Abilities, Missing};
 pub use enter::Prepared;
-pub use plan::{Limit, Plan, PlanError};
+pub use filter::{Answer, Denial, Opening, Wrong};
+pub use opens::{Connect, Opens};
+pub use plan::{Limit, Plan, PlanError, WhenMissing};
+pub use profile::{Bound, Layer, Line, Profile, ProfileError};
 pub use report::{Failure, Step};
 pub use tine_os::identity::Identity;
+pub use tine_os::namespace::Namespaces;
+pub use world::{Bind, Memory, World};

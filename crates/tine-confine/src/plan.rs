@@ -9,7 +9,12 @@ use tine_os::identity::{self, Identity};
 use tine_os::limit::{self, RESOURCES, Resource, Rlimit};
 use tine_os::signal;
 
+use crate::ability::{Abilities, Missing};
 use crate::enter::Prepared;
+use crate::opens::Opens;
+use crate::profile::{Layer, Profile};
+use crate::wear::Wear;
+use crate::world::World;
 
 /// What a child gives up. The default is the child contract without anything that the operator must choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +27,27 @@ pub struct Plan {
     pub umask: u32,
     /// Limits that differ from the contract's.
     pub limits: Vec<Limit>,
+    /// The layers of its confinement.
+    pub profile: Profile,
+    /// What is opened up of them.
+    pub opens: Opens,
+    /// The tree of files that it sees, where it is not the machine's.
+    pub world: World,
+    /// What becomes of a server whose plan cannot be had in full.
+    pub when_missing: WhenMissing,
+    /// The programs that it becomes: they can be seen and executed whatever else can.
+    pub programs: Vec<PathBuf>,
+}
+
+/// What becomes of a server whose plan cannot be had in full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenMissing {
+    /// It does not start.
+    #[default]
+    Refuse,
+    /// It does without the layers that are missing, and says so.
+    Warn,
 }
 
 /// A limit on one resource, soft and hard; `None` is unlimited. The numbers are those of setrlimit(2): bytes for sizes,
@@ -72,11 +98,27 @@ pub enum PlanError {
     Umask(u32),
     /// The process cannot tell what it does at signals.
     Signals(io::Error),
+    /// Something that is to be opened up, or seen, cannot be.
+    Path(PathBuf, io::Error),
+    /// No call has this name, or no filter is written about it.
+    Call(String),
+    /// Layers that cannot be had here.
+    Missing(Vec<Missing>),
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { identity: None, directory: None, umask: 0o077, limits: Vec::new() }
+        Plan {
+            identity: None,
+            directory: None,
+            umask: 0o077,
+            limits: Vec::new(),
+            profile: Profile::default(),
+            opens: Opens::default(),
+            world: World::default(),
+            when_missing: WhenMissing::default(),
+            programs: Vec::new(),
+        }
     }
 }
 
@@ -118,11 +160,25 @@ impl Plan {
                 return Err(PlanError::NotRootGroups(surplus.unwrap_or(group)));
             }
         }
-        let directory = self.directory.as_deref().map(usable).transpose()?;
+        let unworldly = !self.profile.has(Layer::Mount);
+        let directory = match self.directory.as_deref() {
+            // One in a tree that is not there yet cannot be looked at.
+            Some(directory) if unworldly => Some(usable(directory)?),
+            Some(directory) => Some(name(directory)?),
+            None if unworldly => None,
+            // The one that tine was started in is not in it.
+            None => Some(c"/".to_owned()),
+        };
+        let abilities = Abilities::look();
+        let missing = abilities.missing(&self.profile, &self.opens);
+        if self.when_missing == WhenMissing::Refuse && missing.iter().any(|one| one.refuses) {
+            return Err(PlanError::Missing(missing));
+        }
+        let wear = Wear::new(self, &abilities, &missing)?;
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
-            let limit = self.limit(name, inherited, |asked| limit::may_set(resource, asked))?;
+            let limit = self.limit(name, inherited, wear.has_own_users(), |asked| limit::may_set(resource, asked))?;
             // A master raises this one for itself: see `limit::raise_nofile`.
             if limit != inherited || resource == Resource::Nofile {
                 limits.push((resource, limit));
@@ -131,13 +187,14 @@ impl Plan {
         let signals = signal::changed().map_err(PlanError::Signals)?;
         // Somebody who is who we want already needs no privilege, and no call that takes it.
         let identity = self.identity.clone().filter(|_| root);
-        Ok(Prepared { identity, directory, umask: self.umask, limits, signals })
+        Ok(Prepared { identity, directory, umask: self.umask, limits, signals, wear, missing, profile: self.profile.name.clone() })
     }
 
     fn limit(
         &self,
         name: &'static str,
         inherited: Rlimit,
+        own_users: bool,
         may_raise: impl Fn(Rlimit) -> bool,
     ) -> Result<Rlimit, PlanError> {
         let ceiling = inherited.maximum;
@@ -151,8 +208,12 @@ impl Plan {
                 _ => Ok(limit),
             };
         }
-        let ours = CONTRACT.iter().find(|limit| limit.resource == name);
-        let (soft, hard) = ours.map_or((None, None), |ours| (ours.soft, ours.hard));
+        let profile = self.profile.limits.iter().rev().find(|limit| {
+            limit.resource == name && (limit.only != Some(Layer::Identity) || own_users)
+        });
+        let contract = CONTRACT.iter().find(|limit| limit.resource == name);
+        let ours = profile.map(|limit| (limit.soft, limit.hard));
+        let (soft, hard) = ours.or(contract.map(|limit| (limit.soft, limit.hard))).unwrap_or((None, None));
         let maximum = least(hard, ceiling);
         Ok(Rlimit { current: least(soft, maximum), maximum })
     }
@@ -171,7 +232,11 @@ fn usable(directory: &Path) -> Result<CString, PlanError> {
     if !std::fs::metadata(directory).map_err(fail)?.is_dir() {
         return Err(fail(io::Error::from_raw_os_error(NOT_A_DIRECTORY)));
     }
-    CString::new(directory.as_os_str().as_bytes()).map_err(|why| fail(why.into()))
+    name(directory)
+}
+
+fn name(path: &Path) -> Result<CString, PlanError> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|why| PlanError::Directory(path.to_owned(), why.into()))
 }
 
 impl fmt::Display for PlanError {
@@ -195,6 +260,12 @@ impl fmt::Display for PlanError {
             }
             Self::Groups(why) => write!(f, "ask for the groups of this process: {why}"),
             Self::Signals(why) => write!(f, "ask what this process does at signals: {why}"),
+            Self::Path(path, why) => write!(f, "{}: {}", path.display(), tine_os::plain(why)),
+            Self::Call(name) => write!(f, "no call is called '{name}' that a profile refuses"),
+            Self::Missing(all) => {
+                f.write_str("this system cannot confine children as asked")?;
+                all.iter().filter(|one| one.refuses).try_for_each(|one| write!(f, "\n  {one}"))
+            }
             Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
         }
     }
@@ -203,7 +274,7 @@ impl fmt::Display for PlanError {
 impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Directory(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
+            Self::Directory(_, why) | Self::Path(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
             _ => None,
         }
     }
@@ -215,7 +286,7 @@ mod tests {
 
     fn limits_of(plan: &Plan, name: &'static str, inherited: (Option<u64>, Option<u64>)) -> Rlimit {
         let inherited = Rlimit { current: inherited.0, maximum: inherited.1 };
-        plan.limit(name, inherited, |_| true).unwrap()
+        plan.limit(name, inherited, false, |_| true).unwrap()
     }
 
     #[test]
@@ -242,7 +313,7 @@ mod tests {
             let limits = vec![Limit::new("nofile", Some(1), Some(asked)).unwrap()];
             let plan = Plan { limits, ..Plan::default() };
             let inherited = Rlimit { current: Some(64), maximum: Some(64) };
-            assert_eq!(plan.limit("nofile", inherited, |_| false).is_ok(), fine, "asked for {asked}");
+            assert_eq!(plan.limit("nofile", inherited, false, |_| false).is_ok(), fine, "asked for {asked}");
         }
     }
 

@@ -29,6 +29,24 @@ pub enum Step {
     Introduction = 10,
     /// The client of a child that was born before it came.
     Client = 11,
+    /// A user namespace, and who is who in it; in the process that children are forked from.
+    Users = 12,
+    /// The other namespaces; there too.
+    Namespaces = 13,
+    /// The tree of files put together; there too.
+    World = 14,
+    /// The bounds of what privilege can ever be got; there too.
+    Privileges = 15,
+    /// Rights over files, ports and others made ready; there too.
+    Rules = 16,
+    /// The filter of system calls; there too.
+    Calls = 17,
+    /// File systems of the child's own.
+    Mounts = 18,
+    /// Capabilities given up; after the identity, which takes some.
+    Capabilities = 19,
+    /// The child's own domain: files, ports, others.
+    Domain = 20,
 }
 
 /// A step that failed.
@@ -55,6 +73,15 @@ impl Step {
             Step::Parent,
             Step::Introduction,
             Step::Client,
+            Step::Users,
+            Step::Namespaces,
+            Step::World,
+            Step::Privileges,
+            Step::Rules,
+            Step::Calls,
+            Step::Mounts,
+            Step::Capabilities,
+            Step::Domain,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -79,6 +106,15 @@ impl fmt::Display for Step {
             Step::Parent => "parent",
             Step::Introduction => "introduction",
             Step::Client => "client",
+            Step::Users => "users",
+            Step::Namespaces => "namespaces",
+            Step::World => "world",
+            Step::Privileges => "privileges",
+            Step::Rules => "rules",
+            Step::Calls => "calls",
+            Step::Mounts => "mounts",
+            Step::Capabilities => "capabilities",
+            Step::Domain => "domain",
         })
     }
 }
@@ -102,7 +138,7 @@ mod tests {
     #[test]
     fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
-        assert_eq!(known.len(), 11);
+        assert_eq!(known.len(), 20);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
     }
 }

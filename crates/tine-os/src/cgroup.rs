@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use crate::spawn::With;
 use crate::{Forked, Pid, fault, fd, fork, plain, socket, wait};
 
 /// How many groups [`Parent::sweep`] and [`Parent::remove`] remove below one directory.
@@ -139,7 +140,7 @@ impl Parent {
         Ok(rustix::fs::unlinkat(&self.leaves, Name::of_leaf(n).as_c_str(), AtFlags::REMOVEDIR)?)
     }
 
-    /// Opens a leaf, for children to be born in: [`fork_into`](crate::fork::fork_into), [`spawn`](crate::spawn).
+    /// Opens a leaf, for children to be born in: [`fork_with`](crate::fork::fork_with), [`spawn`](crate::spawn).
     ///
     /// A leaf that was killed is of no use for that again: Linux, as of 6.18, compares how often the newborn's group was killed
     /// with how often its parent's was, takes a difference for a kill that came just now, and kills the newborn. So such a
@@ -220,7 +221,7 @@ impl Parent {
         let (ours, theirs) =
             socket::pair(socket::Kind::Packet).map_err(|why| step("make a pair of sockets", &why))?;
         let leaf = self.open_leaf(PROBE).map_err(|why| step("open a control group", &why))?;
-        let child = match fork::fork_into(leaf.as_fd()) {
+        let child = match fork::fork_with(With { group: Some(leaf.as_fd()), ..With::default() }) {
             Ok(Forked::Child) => {
                 drop(ours);
                 try_child(&theirs)

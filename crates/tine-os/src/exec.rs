@@ -21,6 +21,11 @@ pub struct Argv {
 }
 
 impl Argv {
+    /// Which file is executed.
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.as_bytes()))
+    }
+
     /// Lays out `path` (what is executed) and `words` (what the program sees; the first is its name).
     ///
     /// # Errors

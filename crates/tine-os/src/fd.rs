@@ -22,6 +22,16 @@ pub fn null() -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
+/// A directory, to look up what is in it; nothing else can be done with it.
+///
+/// # Errors
+/// What open(2) says.
+pub fn directory(path: &str) -> io::Result<OwnedFd> {
+    fault::point("open")?;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
+}
+
 /// A file without a name, in memory: memfd_create(2).
 ///
 /// # Errors
@@ -138,6 +148,13 @@ pub fn place(from: &[BorrowedFd<'_>], keep: &[RawFd]) -> io::Result<()> {
 /// Descriptors 0, 1 and 2 of a process that has them open, as [`fill_standard`] sees to. Nothing is asked for, not even memory.
 pub fn standard() -> [BorrowedFd<'static>; 3] {
     [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+}
+
+/// Whether nobody reads the other end of a pipe any more.
+pub fn is_broken(write: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&write, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// In a child: closes every descriptor from `first` on but those of `keep`, which must be sorted.

@@ -2,14 +2,15 @@
 //!
 //! The C library's `fork` is used wherever code of an author may follow: it also mends the thread id, the list of robust
 //! mutexes and the locks of the allocator in the child, which Rust code there relies on. A child that only becomes a program
-//! may be born in a control group instead, by a raw `clone3`: see [`fork_into`].
+//! may be born in a control group instead, by a raw `clone3`: see [`fork_with`].
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{error, fmt, process};
 
+use crate::spawn::With;
 use crate::{Pid, apart, check, fault};
 
 /// Which side of the fork this is.
@@ -98,33 +99,48 @@ pub fn fork() -> Result<Forked, ForkError> {
     })
 }
 
-/// As [`fork()`], with the child in a control group from its first instruction on: `group` is the group's directory,
-/// clone3(2), CLONE_INTO_CGROUP.
+/// As [`fork()`], with the child in a control group from its first instruction on (clone3(2), CLONE_INTO_CGROUP), in namespaces of
+/// its own, or as a sibling of this process.
 ///
 /// Moving a process into a group afterwards waits for every processor to pass a quiet state, ten to twenty milliseconds on a
-/// machine that is not busy; being born there waits for nothing. The C library's `fork` cannot do it, so the kernel is asked
+/// machine that is not busy; being born there waits for nothing. The C library's `fork` can do none of it, so the kernel is asked
 /// directly, in the way in which that function asks it: the child's thread id is put where the library keeps it. What it
-/// does not do is to run the functions of pthread_atfork(3). So this is for children that only become a program.
+/// does not do is to run the functions of pthread_atfork(3).
 ///
 /// # Errors
 /// As [`fork()`]; ENOSYS, EOPNOTSUPP, EBUSY where the kernel or a filter does not allow it.
-pub fn fork_into(group: BorrowedFd<'_>) -> Result<Forked, ForkError> {
+///
+/// # Panics
+/// When a process descriptor is asked for: there is nobody to give it to.
+pub fn fork_with(with: With<'_>) -> Result<Forked, ForkError> {
+    assert!(!with.pidfd, "a fork gives no process descriptor");
     alone()?;
     fault::point("fork").map_err(ForkError::System)?;
     let place = thread_id_address().map_err(ForkError::System)?;
     let same_place = (libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID) as u64;
-    let args = CloneArgs {
-        flags: CLONE_INTO_CGROUP | same_place,
-        child_tid: place as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        cgroup: group.as_raw_fd() as u64,
-        ..CloneArgs::default()
+    let flags = with.flags() | same_place;
+    let pid = if with.is_plain() {
+        let (flags, none) = (flags | with.exit_signal(), 0usize);
+        #[cfg(target_arch = "x86_64")]
+        let [fourth, fifth] = [place, none];
+        #[cfg(not(target_arch = "x86_64"))]
+        let [fourth, fifth] = [none, place];
+        // SAFETY: asks for a copy of this process, as fork(2) makes it: no shared memory, no stack of its own. The process has one
+        // thread, as counted just above, so no lock is held by a thread that the child would lack. `place` is where the C
+        // library has told the kernel that it keeps the thread id; which argument that is differs between architectures (clone(2)).
+        unsafe { libc::syscall(libc::SYS_clone, flags, none, none, fourth, fifth) }
+    } else {
+        let args = CloneArgs {
+            flags,
+            child_tid: place as u64,
+            exit_signal: with.exit_signal(),
+            cgroup: with.group.map_or(0, |group| group.as_raw_fd() as u64),
+            ..CloneArgs::default()
+        };
+        let (pointer, size) = (&raw const args, size_of::<CloneArgs>());
+        // SAFETY: `args` is a live structure of `size` bytes that asks for the same as above.
+        unsafe { libc::syscall(libc::SYS_clone3, pointer, size) }
     };
-    let (pointer, size) = (&raw const args, size_of::<CloneArgs>());
-    // SAFETY: `args` is a live structure of `size` bytes that asks for a copy of this process, as fork(2) makes it: no shared
-    // memory, no stack of its own. The process has one thread, as counted just above, so no lock is held by a thread
-    // that the child would lack. `place` is where the C library has told the kernel that it keeps the thread id.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, pointer, size) };
     let pid = check(pid as libc::c_int).map_err(ForkError::System)?;
     Ok(match Pid::from_raw(pid) {
         Some(child) => Forked::Parent(child),

@@ -32,6 +32,11 @@ pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
+/// This process's effective group id.
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
 /// This process's effective group id and its supplementary groups.
 ///
 /// # Errors
@@ -48,19 +53,31 @@ pub fn effective_groups() -> io::Result<(u32, Vec<u32>)> {
 /// # Errors
 /// EPERM without the privilege; [`io::ErrorKind::Other`] when the kernel said yes and did otherwise.
 pub fn assume(who: &Identity) -> io::Result<()> {
-    fault::point("setgroups")?;
-    // SAFETY: the pointer and length are those of one live slice, and gid_t is u32 on Linux (setgroups(2)).
-    check(unsafe { libc::setgroups(who.groups.len(), who.groups.as_ptr()) })?;
-    fault::point("setresgid")?;
-    // SAFETY: takes plain numbers; the process has one thread, so "all threads" is this one (setresgid(2)).
-    check(unsafe { libc::setresgid(who.gid, who.gid, who.gid) })?;
-    fault::point("setresuid")?;
-    // SAFETY: takes plain numbers; one thread, as with setresgid above (setresuid(2)).
-    check(unsafe { libc::setresuid(who.uid, who.uid, who.uid) })?;
-    verify(who)
+    become_all(who.uid, who.gid, &who.groups)
 }
 
-fn verify(who: &Identity) -> io::Result<()> {
+/// As [`assume`], a user with the group of the same number, and no other.
+///
+/// # Errors
+/// As there.
+pub fn assume_alone(id: u32) -> io::Result<()> {
+    become_all(id, id, &[])
+}
+
+fn become_all(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    fault::point("setgroups")?;
+    // SAFETY: the pointer and length are those of one live slice, and gid_t is u32 on Linux (setgroups(2)).
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    fault::point("setresgid")?;
+    // SAFETY: takes plain numbers; the process has one thread, so "all threads" is this one (setresgid(2)).
+    check(unsafe { libc::setresgid(gid, gid, gid) })?;
+    fault::point("setresuid")?;
+    // SAFETY: takes plain numbers; one thread, as with setresgid above (setresuid(2)).
+    check(unsafe { libc::setresuid(uid, uid, uid) })?;
+    verify(uid, gid)
+}
+
+fn verify(uid: u32, gid: u32) -> io::Result<()> {
     let (mut real, mut effective, mut saved) = (0, 0, 0);
     // SAFETY: the three pointers are to live integers of ours (getresuid(2)).
     check(unsafe { libc::getresuid(&mut real, &mut effective, &mut saved) })?;
@@ -68,7 +85,7 @@ fn verify(who: &Identity) -> io::Result<()> {
     // SAFETY: the three pointers are to the same live integers, which are read only after it (getresgid(2)).
     check(unsafe { libc::getresgid(&mut real, &mut effective, &mut saved) })?;
     let groups = [real, effective, saved];
-    if users == [who.uid; 3] && groups == [who.gid; 3] {
+    if users == [uid; 3] && groups == [gid; 3] {
         Ok(())
     } else {
         Err(io::Error::other("the identity is not the one that was asked for"))

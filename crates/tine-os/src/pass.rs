@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use crate::{check, fault};
 
@@ -71,6 +72,16 @@ pub fn await_one(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) ->
             other => return other,
         }
     }
+}
+
+/// As [`receive`], and waits for it so long. No byte is the end.
+///
+/// # Errors
+/// `WouldBlock` when nothing has come; what poll(2) and recvmsg(2) say.
+pub fn receive_within(socket: impl AsFd, bytes: &mut [u8], patience: Duration) -> io::Result<usize> {
+    let mut ready = Vec::new();
+    crate::fd::wait_readable(&[socket.as_fd()], Some(patience), &mut ready)?;
+    receive(socket, bytes, &mut Vec::new())
 }
 
 fn receive_as(

@@ -1,7 +1,11 @@
 //! Process ids as values that can be sorted, shown and sent. pid_t in credentials(7).
 
 use std::fmt;
+use std::io;
 use std::num::NonZeroI32;
+use std::os::fd::BorrowedFd;
+
+use crate::fault;
 
 /// The id of a process, greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +30,19 @@ impl Pid {
     /// This process.
     pub fn own() -> Pid {
         Pid(rustix::process::getpid().as_raw_nonzero())
+    }
+
+    /// This process, as it is seen in the pid namespace of a `/proc` that is open: in a namespace of its own it cannot know
+    /// otherwise what it is to its parent. Asks for no memory.
+    ///
+    /// # Errors
+    /// ENOENT when it is not seen there; what readlink(2) says.
+    pub fn seen_in(proc: BorrowedFd<'_>) -> io::Result<Pid> {
+        fault::point("readlink")?;
+        let mut room = [0u8; 16];
+        let length = rustix::fs::readlinkat_raw(proc, c"self", &mut room[..])?;
+        let number = str::from_utf8(&room[..length]).ok().and_then(|text| text.parse().ok());
+        number.and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     pub(crate) fn kernel(self) -> rustix::process::Pid {

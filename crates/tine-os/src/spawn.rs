@@ -22,6 +22,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use rustix::thread::futex;
 
 use crate::fork::{CLONE_INTO_CGROUP, CloneArgs, exit};
+use crate::namespace::Namespaces;
 use crate::{Pid, fault, fd, wait};
 
 /// Where children are born that only become a program. Each needs a `T` for that.
@@ -65,6 +66,34 @@ pub struct With<'a> {
     pub group: Option<BorrowedFd<'a>>,
     /// Whether this process gets a process descriptor.
     pub pidfd: bool,
+    /// Namespaces of its own.
+    pub namespaces: Namespaces,
+    /// Whether it is the child of this process's parent and not of this one: clone(2), CLONE_PARENT.
+    pub sibling: bool,
+}
+
+impl With<'_> {
+    /// Whether nothing is asked for that a plain fork does not give.
+    pub fn is_nothing(&self) -> bool {
+        self.group.is_none() && !self.pidfd && !self.sibling && self.namespaces.is_empty()
+    }
+
+    pub(crate) fn flags(&self) -> u64 {
+        let mut flags = self.namespaces.flags();
+        flags |= if self.pidfd { libc::CLONE_PIDFD as u64 } else { 0 };
+        flags |= if self.group.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        flags | if self.sibling { libc::CLONE_PARENT as u64 } else { 0 }
+    }
+
+    /// What its parent is told of its end by; whose sibling it is, that one's parent is told of both in the same way.
+    pub(crate) fn exit_signal(&self) -> u64 {
+        if self.sibling { 0 } else { libc::SIGCHLD as u64 }
+    }
+
+    /// Whether it can be asked for by clone(2), which a filter can look at, and which therefore is what a confined process may use.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.group.is_none() && (self.sibling || !self.namespaces.is_empty())
+    }
 }
 
 /// A child that was born here.
@@ -104,7 +133,7 @@ impl<T> Nursery<T> {
         let mut nursery = Nursery { places, next: 0, stuck: false };
         const FINE: u8 = 7;
         let born =
-            nursery.cot()?.bear(fd::null()?.as_fd(), With { group: None, pidfd: true }, |_, _| FINE)?;
+            nursery.cot()?.bear(fd::null()?.as_fd(), With { pidfd: true, ..With::default() }, |_, _| FINE)?;
         match wait::wait_blocking(born.pid)?.code() {
             Some(status) if status == i32::from(FINE) && nursery.is_empty() => Ok(nursery),
             _ => Err(io::Error::other("a child that shares memory did not end as it was told to")),
@@ -205,25 +234,28 @@ impl<T> Cot<'_, T> {
         job.here.store(1, Relaxed);
         let here = job.here.as_ptr();
         let pidfd = AtomicI32::new(-1);
-        let With { group, pidfd: wanted } = with;
-        let mut flags = (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64 | CLONE_CLEAR_SIGHAND | WALKED;
-        flags |= if wanted { libc::CLONE_PIDFD as u64 } else { 0 };
-        flags |= if group.is_some() { CLONE_INTO_CGROUP } else { 0 };
+        let wanted = with.pidfd;
+        let plain = with.is_plain();
+        // Handlers that clone(2) would leave in the child belong to signals that are blocked until it has put them back itself.
+        let flags = (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64
+            | WALKED
+            | with.flags()
+            | if plain { 0 } else { CLONE_CLEAR_SIGHAND };
         let args = CloneArgs {
             flags,
             pidfd: pidfd.as_ptr() as u64,
             child_tid: here as u64,
-            exit_signal: libc::SIGCHLD as u64,
+            exit_signal: with.exit_signal(),
             stack: place.stack.as_ptr().wrapping_byte_add(GUARD) as u64,
             stack_size: STACK as u64,
-            cgroup: group.map_or(0, |group| group.as_raw_fd() as u64),
+            cgroup: with.group.map_or(0, |group| group.as_raw_fd() as u64),
             ..CloneArgs::default()
         };
         let begin = begin::<T> as extern "C" fn(*mut Job<T>) -> !;
         // SAFETY: `args` is a live structure. Its stack and `job` belong to a place that was free, so no other child uses them; and
         // none will, nor this process, before the kernel has cleared `here`, which it does when the child has left this memory.
         // They are not unmapped before that either (`drop`). `begin` does not return.
-        let result = unsafe { clone_and_call(&args, begin as *const (), place.job.as_ptr().cast()) };
+        let result = unsafe { clone_and_call(&args, plain, begin as *const (), place.job.as_ptr().cast()) };
         if result < 0 {
             place.here().store(0, Relaxed);
             return Err(io::Error::from_raw_os_error(-result as i32));
@@ -272,14 +304,22 @@ extern "C" fn begin<T>(job: *mut Job<T>) -> ! {
     exit(task(what, client))
 }
 
-/// clone3(2) with a stack for the child, which calls `begin` with `job` there. Gives the child's id or a negative errno.
+/// clone3(2), or the older clone(2) where it is asked for `plain`ly, with a stack for the child, which calls `begin` with `job`
+/// there. Gives the child's id or a negative errno.
 ///
 /// # Safety
 /// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
 /// that takes `job` and does not return.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *mut libc::c_void) -> i64 {
     let result: i64;
+    let [number, first, second, third, fourth] = match plain {
+        false => [libc::SYS_clone3 as u64, ptr::from_ref(args) as u64, size_of::<CloneArgs>() as u64, 0, 0],
+        true => {
+            let (flags, top) = (args.flags | args.exit_signal, args.stack + args.stack_size);
+            [libc::SYS_clone as u64, flags, top, args.pidfd, args.child_tid]
+        }
+    };
     // SAFETY: as the caller promises. Parent and child leave the call with the same registers but for rax and the stack pointer;
     // the child stays within these lines and `begin`, so nothing of the parent's frame is touched by it. The stack's top is
     // a multiple of 16, as a call wants it.
@@ -293,9 +333,11 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") args,
-            in("rsi") size_of::<CloneArgs>(),
+            inlateout("rax") number => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
             in("r12") job,
             in("r13") begin,
             lateout("rcx") _,
@@ -311,10 +353,18 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
 /// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
 /// that takes `job` and does not return.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *mut libc::c_void) -> i64 {
     let result: i64;
+    let [number, first, second, third, fifth] = match plain {
+        false => [libc::SYS_clone3 as u64, ptr::from_ref(args) as u64, size_of::<CloneArgs>() as u64, 0, 0],
+        true => {
+            let (flags, top) = (args.flags | args.exit_signal, args.stack + args.stack_size);
+            [libc::SYS_clone as u64, flags, top, args.pidfd, args.child_tid]
+        }
+    };
     // SAFETY: as the caller promises. Parent and child leave the call with the same registers but for x0 and the stack pointer;
-    // the child stays within these lines and `begin`, so nothing of the parent's frame is touched by it.
+    // the child stays within these lines and `begin`, so nothing of the parent's frame is touched by it. There the fourth
+    // argument is what thread-local memory is found by, which stays as it is without CLONE_SETTLS, and the fifth the child's id.
     unsafe {
         std::arch::asm!(
             "svc 0",
@@ -326,9 +376,12 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
             "2:",
             job = in(reg) job,
             begin = in(reg) begin,
-            in("x8") libc::SYS_clone3,
-            inlateout("x0") args => result,
-            in("x1") size_of::<CloneArgs>(),
+            in("x8") number,
+            inlateout("x0") first => result,
+            in("x1") second,
+            in("x2") third,
+            in("x3") 0u64,
+            in("x4") fifth,
             lateout("x30") _,
         );
     }
@@ -340,6 +393,6 @@ unsafe fn clone_and_call(args: &CloneArgs, begin: *const (), job: *mut libc::c_v
 /// # Safety
 /// Nothing has to hold, for nothing is done; it is unsafe because the others are.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone_and_call(_: &CloneArgs, _: *const (), _: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(_: &CloneArgs, _: bool, _: *const (), _: *mut libc::c_void) -> i64 {
     -i64::from(libc::ENOSYS)
 }

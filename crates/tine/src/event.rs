@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use tine_confine::Step;
+use tine_confine::{Missing, Step};
 
 use crate::life::admit::{Reason, Refusals, Source};
 use crate::life::end::Cause;
@@ -26,6 +26,8 @@ pub enum Event<'a> {
         trees: &'static str,
         /// How many processes accept; 1 is the master itself.
         acceptors: usize,
+        /// By which profile children are confined.
+        confine: &'a str,
     },
     /// A client has a child.
     Accepted {
@@ -82,6 +84,11 @@ pub enum Event<'a> {
         by: &'static str,
         /// Why not by a control group.
         why: &'a io::Error,
+    },
+    /// The system cannot hold children to all that their plan says; they are served all the same.
+    Unconfined {
+        /// What is not kept from them, and what can be done about it.
+        missing: &'a Missing,
     },
     /// The rules were read again and are in force.
     Reloaded {

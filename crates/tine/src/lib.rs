@@ -78,7 +78,10 @@ pub use mode::stock::Spares;
 pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
 pub use server::Server;
-pub use tine_confine::{Identity, Limit, Plan, PlanError, Step};
+pub use tine_confine::{
+    Abilities, Bind, Connect, Identity, Layer, Limit, Memory, Missing, Opens, Plan, PlanError, Profile, ProfileError, Step,
+    WhenMissing, World,
+};
 pub use tine_os::apart::Apart;
 pub use tine_os::identity::Credentials;
 pub use tine_os::socket::Addr;

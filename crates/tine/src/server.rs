@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tine_confine::Plan;
+use tine_confine::{Namespaces, Plan};
 use tine_os::datagram::Basket;
 use tine_os::limit;
 use tine_os::processor::Processors;
@@ -315,6 +315,7 @@ impl Server {
     /// # Errors
     /// As [`Server::serve`].
     pub fn serve_program(mut self, mut program: Program) -> Result<(), Error> {
+        self.plan.programs.push(program.argv.path().to_owned());
         let (mut exchanges, workers) = (Vec::new(), self.workers);
         let mut events = self.take_events();
         for (at, listener) in self.listeners.iter_mut().enumerate() {
@@ -436,13 +437,14 @@ impl Server {
         }
         // Where nobody asked for a waiting room, it is as large as there is room for.
         let held_most = queued + (allowed - needed).min((places - queued) as u64) as usize;
-        let reports = Reports::new().map_err(system("make a pipe for reports"))?;
+        let reports = Reports::new(plan.own_namespaces().has(Namespaces::PID)).map_err(system("make a pipe for reports"))?;
         let null = fd::null().and_then(fd::duplicate_low).map_err(system("open /dev/null"))?;
         let log = fd::duplicate_low(std::io::stderr()).map_err(system("duplicate standard error"))?;
         // Whoever becomes another user could be traced by that user before it is a program, and the master's memory with it; and
         // where the kernel does not allow such births, a fork does the same for more.
-        let nursery =
-            if programs && !plan.changes_identity() { Nursery::new(COTS, || None).ok() } else { None };
+        let cots = if programs && !plan.becomes_known_user() { COTS } else { 0 };
+        // What is confined is born from a template, which has a nursery of its own.
+        let nursery = if cots > 0 && !plan.confines() { Nursery::new(cots, || None).ok() } else { None };
         let (mut trees, why) =
             Trees::new(self.keep, programs).map_err(system("hold the processes of a connection together"))?;
         let mut events = events;
@@ -473,6 +475,7 @@ impl Server {
         };
         let mut master = Master::new(self.listeners, workplace, manner, held_most, events)?;
         master.nursery = nursery;
+        master.cots = cots;
         (master.keep, master.programs, master.trees) = (self.keep, programs, held_together);
         match crew {
             // Whoever accepts has them.

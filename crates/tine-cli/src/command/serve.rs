@@ -6,12 +6,14 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tine::admit::{Rule, Who};
 use tine::{
-    Balancers, DatagramMode, Error, Event, Identity, Keep, Limit, Limits, Listen, OnFull, Orphans, Plan,
-    PlanError, Prefixes, Program, Rules, Server, Sockets, Stderr, Transport,
+    Balancers, Bind, DatagramMode, Error, Event, Identity, Keep, Layer, Limit, Limits, Listen, Memory, OnFull, Opens,
+    Orphans, Plan, PlanError, Prefixes, Profile, Program, Rules, Server, Sockets, Stderr, Transport, WhenMissing,
+    World,
 };
 
 use crate::environ;
@@ -293,7 +295,34 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
         directory: flags.chdir.clone(),
         umask: flags.umask,
         limits: flags.rlimit.iter().map(|text| limit(text)).collect::<Result<_, _>>()?,
+        profile: profile(&flags.confine)?,
+        opens: Opens {
+            read: flags.read.clone(),
+            write: flags.write.clone(),
+            exec: flags.exec.clone(),
+            connect: flags.connect.clone(),
+            listen: flags.listen_ok,
+            calls: flags.syscall.clone(),
+        },
+        world: world(flags)?,
+        when_missing: match flags.confine_missing {
+            flags::ConfineMissing::Refuse => WhenMissing::Refuse,
+            flags::ConfineMissing::Warn => WhenMissing::Warn,
+        },
+        programs: Vec::new(),
     };
+    for (flag, given) in [
+        ("--root", flags.root.is_some()),
+        ("--bind", !flags.bind.is_empty()),
+        ("--tmpfs", !flags.tmpfs.is_empty()),
+    ] {
+        if given && !plan.profile.has(Layer::Mount) {
+            return Err(Failure::operator(format_args!(
+                "{flag}: it is about a tree of files of the program's own, which --confine {} has not; sealed has",
+                plan.profile.name
+            )));
+        }
+    }
     // Before there is a listener: what no child could do is told now, in the words of the command line.
     match plan.prepare() {
         Ok(_) => Ok(plan),
@@ -303,9 +332,81 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
         Err(why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_))) => Err(Failure::operator(
             format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()),
         )),
+        Err(PlanError::Path(path, why)) => Err(Failure::operator(format_args!(
+            "{}: {}: {}",
+            opener(flags, &path),
+            path.display(),
+            exit::Plain(why)
+        ))),
+        Err(PlanError::Call(name)) => {
+            Err(Failure::operator(format_args!("--syscall {name}: {}", PlanError::Call(name.clone()))))
+        }
+        Err(why @ PlanError::Missing(_)) => Err(Failure::system(format_args!(
+            "--confine {}: {why}\n--confine-missing warn serves without what is missing, --confine none without any of it",
+            flags.confine
+        ))),
         Err(why @ PlanError::AboveInherited(..)) => Err(Failure::operator(format_args!("--rlimit: {why}"))),
         Err(why) => Err(Failure::operator(why)),
     }
+}
+
+/// A profile by its name, or by the path of its file.
+fn profile(text: &str) -> Result<Profile, Failure> {
+    let profile = if text.contains('/') { Profile::read(Path::new(text)) } else { Profile::named(text) };
+    profile.map_err(|why| Failure::operator(format_args!("--confine {text}: {why}")))
+}
+
+/// Which flag names a path.
+fn opener(flags: &Serve, path: &Path) -> &'static str {
+    let among = |list: &[PathBuf]| list.iter().any(|other| other == path);
+    match () {
+        () if among(&flags.read) => "--read",
+        () if among(&flags.write) => "--write",
+        () if among(&flags.exec) => "--exec",
+        () if flags.root.as_deref() == Some(path) => "--root",
+        () => "--bind",
+    }
+}
+
+/// The tree of files.
+fn world(flags: &Serve) -> Result<World, Failure> {
+    let mut world = World { root: flags.root.clone(), ..World::default() };
+    for text in &flags.bind {
+        let words: Vec<_> = text.split(':').collect();
+        let (words, write) = match words.split_last() {
+            Some((&"rw", others)) if !others.is_empty() => (others, true),
+            _ => (&words[..], false),
+        };
+        let (from, to) = match words {
+            [from] => (from, from),
+            [from, to] => (from, to),
+            _ => {
+                let form = "the form is FROM[:TO][:rw], as in /srv/data:/data";
+                return Err(Failure::operator(format_args!("--bind {text}: {form}")));
+            }
+        };
+        world.binds.push(Bind { from: from.into(), to: to.into(), write });
+    }
+    for text in &flags.tmpfs {
+        let fail = |why: &str| Err(Failure::operator(format_args!("--tmpfs {text}: {why}")));
+        let (at, size) = text.split_once(':').unwrap_or((text, "16M"));
+        if !at.starts_with('/') || at == "/" {
+            return fail("it is an absolute path, as in /tmp:16M");
+        }
+        match amount(size) {
+            Some(Some(size @ 4096..)) => world.memory.push(Memory { at: at.into(), size }),
+            _ => return fail("a size is a number of bytes from 4096 on, with K, M or G"),
+        }
+    }
+    let own = flags.own.iter().map(|own| match own {
+        flags::Own::Pid => Layer::Pid,
+        flags::Own::Mount => Layer::Mount,
+        flags::Own::Net => Layer::Net,
+        flags::Own::Ipc => Layer::Ipc,
+        flags::Own::Uts => Layer::Uts,
+    });
+    world.own = own.collect();
+    Ok(world)
 }
 
 /// `USER[:GROUP]`, each a name or a number.

@@ -79,7 +79,7 @@ fn a_child_becomes_the_program_with_its_client() {
     };
     let mut nursery = Nursery::new(2, becomes).expect("a nursery");
     let (ours, theirs) = pair();
-    let with = With { pidfd: true, group: None };
+    let with = With { pidfd: true, ..With::default() };
     let born =
         nursery.cot().expect("a place").bear(theirs.as_fd(), with, |Becomes { argv, environ }, client| {
             if fd::place(&[client, client], &[]).is_ok() {

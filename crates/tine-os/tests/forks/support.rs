@@ -11,6 +11,7 @@ use rustix::process::{PidfdFlags, pidfd_open};
 use tine_os::cgroup::Leaf;
 use tine_os::signal::{self, Signal};
 use tine_os::socket::{self, Kind};
+use tine_os::spawn::With;
 use tine_os::{Forked, Pid, fd, fork, wait};
 
 /// How long anything that should happen may take.
@@ -82,7 +83,7 @@ pub fn child(keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
 
 /// As [`child`], born in a control group.
 pub fn child_in(group: Option<Leaf>, keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
-    let forked = group.as_ref().map_or_else(fork, |group| fork::fork_into(group.as_fd()));
+    let forked = group.as_ref().map_or_else(fork, |group| fork::fork_with(With { group: Some(group.as_fd()), ..With::default() }));
     match forked.expect("a fork") {
         Forked::Child => {
             let status = catch_unwind(AssertUnwindSafe(|| {

@@ -70,7 +70,7 @@ pub fn value(name: &str) -> Option<String> {
 /// Tells an event in one line and one write, so that what a child writes at the same time does not come between.
 fn tell(event: &Event<'_>) {
     let line = match event {
-        Event::Listening { listener, children, backlog, trees, acceptors } => {
+        Event::Listening { listener, children, backlog, trees, acceptors, .. } => {
             let also = if *acceptors > 1 { format!(" acceptors={acceptors}") } else { String::new() };
             format!("listen {listener} children={children} backlog={backlog} trees={trees}{also}")
         }

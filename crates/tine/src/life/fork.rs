@@ -9,6 +9,7 @@ use std::time::Instant;
 use tine_confine::{Failure, Prepared, Step};
 use tine_os::fork::exit;
 use tine_os::socket::Addr;
+use tine_os::spawn::With;
 use tine_os::{Forked, Pid, apart, fd, orphan};
 
 use crate::life::reap::{Report, Reports};
@@ -42,6 +43,8 @@ pub(crate) struct Birth {
     pub local: Addr,
     /// Whether it inherits the orphans of what it starts.
     pub inherits: bool,
+    /// What tells it from all children that are alive at the same time.
+    pub slot: u32,
     /// The child's end of a line on which it says who its client is, where a balancer has to be asked first.
     pub line: Option<OwnedFd>,
     /// When the child was about to be born.
@@ -51,22 +54,19 @@ pub(crate) struct Birth {
 /// The exit status of a child that could not start; why is in its report.
 pub(crate) const SETUP_FAILED: u8 = 111;
 
-/// Forks, into a control group where one is given. The parent gets the child's id; the child does `task`, which comes back
-/// only to say why it could not begin.
+/// Forks, with a control group, namespaces or another parent where they are given. The parent gets the child's id; the child does
+/// `task`, which comes back only to say why it could not begin.
 ///
 /// # Errors
 /// What the kernel says: EAGAIN or ENOMEM.
 pub(crate) fn fork(
     desk: &Desk,
-    group: Option<BorrowedFd<'_>>,
+    with: With<'_>,
     task: impl FnOnce(&Desk) -> Failure,
 ) -> io::Result<Pid> {
     // What stands in our buffer would otherwise be written by the child as well. Nobody reads it: nothing to do.
     let _ = apart::outside(|| io::stdout().flush());
-    let forked = match group {
-        Some(group) => tine_os::fork::fork_into(group),
-        None => tine_os::fork(),
-    };
+    let forked = if with.is_nothing() { tine_os::fork() } else { tine_os::fork::fork_with(with) };
     match forked {
         Ok(Forked::Parent(child)) => Ok(child),
         Ok(Forked::Child) => {
@@ -83,7 +83,7 @@ pub(crate) fn fork(
 
 /// Numbers in their order. In an array, not a vector: nothing on the way from fork to exec asks for memory.
 fn sorted<'a>(
-    room: &'a mut [RawFd; 4],
+    room: &'a mut [RawFd; 6],
     some: impl IntoIterator<Item = RawFd>,
     others: &[BorrowedFd<'_>],
 ) -> &'a [RawFd] {
@@ -109,18 +109,22 @@ impl Desk {
     /// The step that failed.
     pub(crate) fn begin(
         &self,
-        inherits: bool,
+        (inherits, slot): (bool, u32),
         fds: &[BorrowedFd<'_>],
         needed: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
         if inherits {
             orphan::become_subreaper().map_err(Step::Tree.failed())?;
         }
-        self.enter(fds, needed)?;
+        self.enter(slot, fds, needed)?;
         match self.orphans {
             Orphans::Finish => Ok(()),
             // After the change of identity, which would undo it: prctl(2), PR_SET_PDEATHSIG.
-            Orphans::Die => orphan::die_with_parent(self.master).map_err(Step::Parent.failed()),
+            Orphans::Die => match orphan::die_with_parent(self.master) {
+                // From a pid namespace of its own nobody sees a parent; but the master would read our reports.
+                Err(_) if self.reports.is_foreign() && !self.reports.are_unheard() => Ok(()),
+                set => set.map_err(Step::Parent.failed()),
+            },
         }
     }
 
@@ -128,9 +132,14 @@ impl Desk {
     ///
     /// # Errors
     /// The step that failed.
-    pub(crate) fn enter(&self, fds: &[BorrowedFd<'_>], kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let reports = self.reports.child_ends();
-        self.plan.enter(|| fd::place(fds, sorted(&mut [RawFd::MAX; 4], reports, kept)))
+    pub(crate) fn enter(
+        &self,
+        slot: u32,
+        fds: &[BorrowedFd<'_>],
+        kept: &[BorrowedFd<'_>],
+    ) -> Result<(), Failure> {
+        let reports = self.reports.child_ends().chain(self.plan.kept());
+        self.plan.enter(slot, || fd::place(fds, sorted(&mut [RawFd::MAX; 6], reports, kept)))
     }
 
     /// In a spare whose client has come: puts `fds` in the places 0, 1, 2 ..., and closes all but the way to report.
@@ -138,7 +147,7 @@ impl Desk {
     /// # Errors
     /// What dup2(2) and close_range(2) say.
     pub(crate) fn place(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let placed = fd::place(fds, sorted(&mut [RawFd::MAX; 4], self.reports.child_ends(), &[]));
+        let placed = fd::place(fds, sorted(&mut [RawFd::MAX; 6], self.reports.child_ends(), &[]));
         placed.map_err(Step::Descriptors.failed())
     }
 
@@ -148,7 +157,7 @@ impl Desk {
     /// # Errors
     /// What close_range(2) and on_exit(3) say.
     pub(crate) fn settle(&self, placed: usize, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 4], [], kept))?;
+        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 6], [], kept))?;
         tine_os::fork::forget_exit_functions()
     }
 

@@ -7,4 +7,5 @@ pub(crate) mod fork;
 pub(crate) mod pause;
 pub(crate) mod reap;
 pub(crate) mod serve;
+pub(crate) mod slot;
 pub(crate) mod tree;

@@ -22,6 +22,8 @@ pub(crate) struct Reports {
     write: OwnedFd,
     read_later: OwnedFd,
     write_later: OwnedFd,
+    /// The `/proc` of the master's own pid namespace, by which children in others know who they are there.
+    proc: Option<OwnedFd>,
 }
 
 /// What a process of ours tells the master about itself.
@@ -53,16 +55,34 @@ const SET_UP: i32 = 103;
 const SPOKEN: i32 = 104;
 
 impl Reports {
-    pub(crate) fn new() -> io::Result<Reports> {
+    /// `foreign`: children are in pid namespaces of their own.
+    pub(crate) fn new(foreign: bool) -> io::Result<Reports> {
         let ((read, write), (read_later, write_later)) = (fd::pipe()?, fd::pipe()?);
         // Out of the way of what is placed in a child.
         let (write, write_later) = (fd::duplicate_low(write)?, fd::duplicate_low(write_later)?);
-        Ok(Reports { read, write, read_later, write_later })
+        let proc = foreign.then(|| fd::directory("/proc").and_then(fd::duplicate_low)).transpose()?;
+        Ok(Reports { read, write, read_later, write_later, proc })
+    }
+
+    /// Whether children are in pid namespaces of their own.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.proc.is_some()
+    }
+
+    /// In a child: whether the master is gone.
+    pub(crate) fn are_unheard(&self) -> bool {
+        fd::is_broken(&self.write)
+    }
+
+    /// In a child: its id as the master knows it.
+    fn who(&self) -> Pid {
+        let seen = self.proc.as_ref().and_then(|proc| Pid::seen_in(proc.as_fd()).ok());
+        seen.unwrap_or_else(Pid::own)
     }
 
     /// The descriptors that a child needs until it has started.
-    pub(crate) fn child_ends(&self) -> [RawFd; 2] {
-        [self.write.as_raw_fd(), self.write_later.as_raw_fd()]
+    pub(crate) fn child_ends(&self) -> impl Iterator<Item = RawFd> {
+        [Some(&self.write), Some(&self.write_later), self.proc.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd)
     }
 
     /// In a child. A full pipe loses the report; that a set-up failed, the exit status still tells.
@@ -77,7 +97,7 @@ impl Reports {
         };
         let mut message = [0; MESSAGE];
         for (place, number) in
-            message.as_chunks_mut::<4>().0.iter_mut().zip([Pid::own().as_raw(), kind, value])
+            message.as_chunks_mut::<4>().0.iter_mut().zip([self.who().as_raw(), kind, value])
         {
             *place = number.to_ne_bytes();
         }

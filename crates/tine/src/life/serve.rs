@@ -95,7 +95,7 @@ impl<H: Handler> Service for HandlerService<H> {
     ) -> Failure {
         let fds = [desk.null.as_fd(), desk.log(), desk.log(), client];
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
-        if let Err(failure) = desk.begin(birth.inherits, &fds, line.as_ref().map_or(&[], |both| both)) {
+        if let Err(failure) = desk.begin((birth.inherits, birth.slot), &fds, line.as_ref().map_or(&[], |both| both)) {
             return failure;
         }
         let mut header = None;
@@ -219,6 +219,7 @@ pub(crate) struct Become<'a> {
 pub(crate) struct Start {
     desk: Rc<Desk>,
     inherits: bool,
+    slot: u32,
     argv: Rc<Argv>,
     environ: Environ,
     places: Places,
@@ -227,21 +228,27 @@ pub(crate) struct Start {
 
 impl Become<'_> {
     /// Lays it all out where a child will find it, in the memory that the one before had.
-    pub(crate) fn lay_out(self, start: &mut Option<Start>, desk: &Rc<Desk>, inherits: bool, born: Instant) {
+    pub(crate) fn lay_out(
+        self,
+        start: &mut Option<Start>,
+        desk: &Rc<Desk>,
+        (inherits, slot): (bool, u32),
+        born: Instant,
+    ) {
         let Become { argv, environ: own, places } = self;
         let mut environ = start.take().map_or_else(Environ::new, |last| last.environ);
         environ.copy(own);
         let (desk, argv) = (Rc::clone(desk), Rc::clone(argv));
-        *start = Some(Start { desk, inherits, argv, environ, places, born });
+        *start = Some(Start { desk, inherits, slot, argv, environ, places, born });
     }
 }
 
 /// What such a child does; it comes back only with the status of one that could not become its program. It shares the master's
 /// memory, and asks for none.
 pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
-    let Some(Start { desk, inherits, argv, environ, places, born }) = start else { return SETUP_FAILED };
+    let Some(Start { desk, inherits, slot, argv, environ, places, born }) = start else { return SETUP_FAILED };
     let (fds, count) = places.of(desk, client);
-    let failure = match desk.begin(*inherits, &fds[..count], &[]) {
+    let failure = match desk.begin((*inherits, *slot), &fds[..count], &[]) {
         Err(failure) => failure,
         Ok(()) => {
             desk.reports.send(&Report::Ready(born.elapsed()));
@@ -308,7 +315,7 @@ impl Service for Program {
         let (fds, count) = self.places.of(desk, client);
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
         if let Err(failure) =
-            desk.begin(birth.inherits, &fds[..count], line.as_ref().map_or(&[], |both| both))
+            desk.begin((birth.inherits, birth.slot), &fds[..count], line.as_ref().map_or(&[], |both| both))
         {
             return failure;
         }

@@ -130,7 +130,7 @@ impl Trees {
         let (by, why) = match keep {
             Keep::Subreaper => (By::Subreaper, None),
             // A handler's child is made by the C library's fork, which knows no groups, and moving it afterwards can take
-            // twenty milliseconds: see `tine_os::fork::fork_into`.
+            // twenty milliseconds: see `tine_os::fork::fork_with`.
             Keep::Cgroup if !programs => {
                 let why = "control groups are for the children of programs, not of handlers";
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));

@@ -19,6 +19,7 @@ use crate::life::bind::Role;
 use crate::life::end::Ends;
 use crate::life::reap::{self, Reports};
 use crate::life::serve::Service;
+use crate::life::slot::Slots;
 use crate::life::tree::{Branch, Trees};
 use crate::mode::acceptors::{Crew, Notes, RECORDS, seat};
 use crate::mode::each;
@@ -111,6 +112,7 @@ impl Master {
             setup: Some(Duration::ZERO),
             listener: usize::MAX,
             branch: Branch::Own,
+            slot: Slots::NONE,
             // What its client has done is not known here.
             standing: Standing::Faultless,
             header: 0,
@@ -162,6 +164,7 @@ impl Master {
                 (self.events)(&Event::NotReloaded { why: &why });
             }
             self.spares.iter_mut().for_each(Parked::dismiss);
+            self.dismiss_template();
         }
     }
 
@@ -181,7 +184,7 @@ impl Master {
             (self.events)(&Event::Odd { what: "begin as an acceptor", error: &error });
             fork::exit(CANNOT_BEGIN);
         }
-        let opened = self.open_post().and_then(|()| each::run(self, service));
+        let opened = self.open_post(service).and_then(|()| each::run(self, service));
         match opened {
             Ok(()) => {
                 self.close();
@@ -218,7 +221,10 @@ impl Master {
         self.listeners = accepting.map(|listener| listener.of_seat(at)).collect();
         // Where clients are for acceptors, no child of the master's reads it.
         let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
-        (desk.reports, desk.master) = (Reports::new()?, Pid::own());
+        let foreign = desk.reports.is_foreign();
+        (desk.reports, desk.master) = (Reports::new(foreign)?, Pid::own());
+        self.template = None;
+        self.slots = Slots::of_seat(seat(at));
         self.workplace.trees = Trees::new(self.keep, self.programs)?.0;
         if self.nursery.is_some() {
             self.workplace.trees.keep_open();

@@ -17,12 +17,14 @@ use crate::life::fork::{Birth, Desk, Workplace, fork};
 use crate::life::serve::{Place, Service, start};
 use crate::life::tree::Branch;
 use crate::mode::spare::{Handover, Spare};
+use crate::mode::template::{Order, Particulars};
 use crate::peer::Peer;
 
 /// The child that a client was given.
 struct Given {
     pid: tine_os::Pid,
     branch: Branch,
+    slot: u32,
     /// On which it names its client, if that is to be asked.
     line: Option<OwnedFd>,
     /// How long it took, where the master knows by itself.
@@ -217,7 +219,7 @@ impl Master {
         };
         let Handover { peer, local, .. } = told;
         let arrival = Arrival { fd, peer, local };
-        let Given { pid, branch, line: ours, setup, again } = match given {
+        let Given { pid, branch, slot, line: ours, setup, again } = match given {
             Ok(given) => given,
             Err(why) => {
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
@@ -249,6 +251,7 @@ impl Master {
             setup,
             listener,
             branch,
+            slot,
             standing,
             header: 0,
             sign,
@@ -288,9 +291,9 @@ impl Master {
         let spare = spares.hand_over(client.as_fd(), told);
         spares.stock.arrives(spare.is_some(), born);
         let spare = spare?;
-        let (pid, branch) = (spare.pid, spare.branch);
+        let (pid, branch, slot) = (spare.pid, spare.branch, spare.slot);
         let again = spares.are_used_again().then_some(spare);
-        Some(Given { pid, branch, line: None, setup: Some(born.elapsed()), again })
+        Some(Given { pid, branch, slot, line: None, setup: Some(born.elapsed()), again })
     }
 
     /// A child is born for a client.
@@ -301,8 +304,9 @@ impl Master {
         (at, asks, born): (usize, bool, Instant),
         service: &mut dyn Service,
     ) -> io::Result<Given> {
+        apart::outside(|| self.renew_template(service))?;
         let (ours, theirs) = line(asks)?;
-        if !asks {
+        if !asks && self.template.is_none() {
             let rule = self.admit.limits().rules.of(&told.peer);
             apart::outside(|| service.prepare(&told.client(), rule));
         }
@@ -311,13 +315,14 @@ impl Master {
         let rules = asks.then(|| self.admit.limits().rules.clone());
         let place = Place { transport: self.listeners[at].transport, rules: rules.as_ref(), timeout, signs };
         let branch = self.workplace.trees.grow()?;
+        let slot = self.slot();
         let (Workplace { desk, trees }, pidfd) = (&self.workplace, self.deaths.wants_descriptor());
         let (group, inherits) = (trees.group(branch), trees.inherits(branch));
         // Whoever has to ask a balancer first needs memory for that. Where nobody gets on in the nursery, a fork does the same.
         let becomes = if asks { None } else { service.start() };
         let cot = becomes.zip(self.nursery.as_mut()).and_then(|(becomes, nursery)| match nursery.cot() {
             Ok(mut cot) => {
-                becomes.lay_out(cot.what(), desk, inherits, born);
+                becomes.lay_out(cot.what(), desk, (inherits, slot), born);
                 Some(cot)
             }
             Err(error) => {
@@ -326,13 +331,20 @@ impl Master {
                 None
             }
         });
-        let forked = match cot {
-            Some(cot) => cot.bear(client.as_fd(), With { group, pidfd }, start),
-            None => {
+        let forked = match (cot, &self.template) {
+            (_, Some(template)) => {
+                let order = Order::Client { told, asks: asks.then_some((timeout, signs)) };
+                let both = [client.as_fd(), theirs.as_ref().map_or(client.as_fd(), AsFd::as_fd)];
+                let fds = &both[..1 + usize::from(theirs.is_some())];
+                let pid = template.bear(order, Particulars { slot, inherits, born }, fds, group);
+                pid.map(|pid| Newborn { pid, pidfd: None })
+            }
+            (Some(cot), None) => cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start),
+            (None, None) => {
                 let (peer, local) = apart::outside(|| (told.peer.clone(), told.local.clone()));
-                let mut birth = Birth { peer, local, inherits, line: theirs, born };
+                let mut birth = Birth { peer, local, inherits, slot, line: theirs, born };
                 let task = |desk: &Desk| service.serve(desk, &place, client.as_fd(), &mut birth);
-                fork(desk, group, task).map(|pid| Newborn { pid, pidfd: None })
+                fork(desk, With { group, ..With::default() }, task).map(|pid| Newborn { pid, pidfd: None })
             }
         };
         match forked {
@@ -341,10 +353,12 @@ impl Master {
                     Some(pidfd) => self.deaths.watch_by(pid, Ok(pidfd)),
                     None => self.deaths.watch(pid),
                 }
-                Ok(Given { pid, branch, line: ours, setup: None, again: None })
+                Ok(Given { pid, branch, slot, line: ours, setup: None, again: None })
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);
+                self.slots.give_back(slot);
+                self.doubt_template(&why);
                 Err(why)
             }
         }
@@ -364,10 +378,13 @@ impl Master {
 
     /// A child is born that waits for a client.
     fn bear_spare(&mut self, service: &mut dyn Service) -> io::Result<()> {
+        apart::outside(|| self.renew_template(service))?;
+        let slot = self.slot();
         let Some(spares) = &mut self.spares else { return Ok(()) };
         let branch = self.workplace.trees.grow()?;
         let rules = self.admit.limits().rules.clone();
-        match spares.make(&self.workplace, (&rules, branch), service) {
+        let template = self.template.as_ref();
+        match spares.make(&self.workplace, (&rules, branch, slot), template, service) {
             Ok(spare) => {
                 spares.stock.counts(spares.len(), Instant::now());
                 self.deaths.watch(spare);
@@ -375,8 +392,23 @@ impl Master {
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);
+                self.slots.give_back(slot);
+                self.doubt_template(&why);
                 Err(why)
             }
+        }
+    }
+
+    /// What belongs to the next child alone, where something does.
+    fn slot(&mut self) -> u32 {
+        if self.workplace.plan.has_own_users() { self.slots.take() } else { 0 }
+    }
+
+    /// A template that did not answer is not asked again: another one takes its place.
+    fn doubt_template(&mut self, why: &io::Error) {
+        if matches!(why.kind(), io::ErrorKind::TimedOut | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        {
+            self.dismiss_template();
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tine_os::fork::exit;
 use tine_os::signal;
 use tine_os::socket::Addr;
+use tine_os::spawn::With;
 use tine_os::wait::{Ended, wait_blocking};
 use tine_os::{Pid, apart, fd};
 
@@ -76,6 +77,13 @@ impl Master {
         if self.guardian.is(pid) {
             return self.replace_guardian();
         }
+        if self.template.as_ref().is_some_and(|template| template.pid == pid) {
+            // Another one is started when there is to be a child.
+            self.template = None;
+            let how = reap::outcome(ended, None, Duration::ZERO).how;
+            let error = io::Error::other(format!("it ended: {how}"));
+            return (self.events)(&Event::Odd { what: "keep a template (another takes its place)", error: &error });
+        }
         if let Some(place) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
             return self.spare_ended(pid, ended, place, now);
         }
@@ -91,6 +99,7 @@ impl Master {
             self.collect_later();
         }
         let Some(child) = self.leave(pid, now) else { return };
+        self.slots.give_back(child.slot);
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
         outcome.cause = self.ends.ended(mark(child.ticket, pid));
@@ -140,7 +149,8 @@ impl Master {
     }
 
     /// A child has ended before it had a client.
-    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, sent): (Branch, bool), now: Instant) {
+    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, slot, sent): (Branch, u32, bool), now: Instant) {
+        self.slots.give_back(slot);
         self.collect_reports();
         let kept = self.workplace.trees.ended(branch, true, now);
         self.tell_unless_killed(kept);
@@ -215,11 +225,12 @@ impl Master {
     /// Kills what was left behind and has had its time.
     pub(super) fn look_after_trees(&mut self, now: Instant) {
         let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
-        let (spares, crew) = (&self.spares, &self.crew);
+        let (spares, crew, template) = (&self.spares, &self.crew, self.template.as_ref());
         let known = |pid| {
             children.contains_key(&pid)
                 || workers.has(pid)
                 || guardian.is(pid)
+                || template.is_some_and(|template| template.pid == pid)
                 || spares.as_ref().is_some_and(|spares| spares.has(pid))
                 || crew.as_ref().is_some_and(|crew| crew.place(pid).is_some())
         };
@@ -457,7 +468,7 @@ impl Guardian {
         let (ended, life) = fd::pipe()?;
         fd::set_blocking(&ended, true)?;
         let watch = |_: &Desk| Guardian::watch(&workplace.trees, ended);
-        let pid = apart::shared(|| fork(&workplace.desk, None, watch))??;
+        let pid = apart::shared(|| fork(&workplace.desk, With::default(), watch))??;
         (self.pid, self.life) = (Some(pid), Some(life));
         Ok(pid)
     }

@@ -9,6 +9,7 @@ mod leave;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::rc::Rc;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,9 @@ use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::spare::{Parked, Spare};
+use crate::life::slot::Slots;
 use crate::mode::stock::Spares;
+use crate::mode::template::{Template, Tools};
 use crate::mode::worker::Workers;
 use crate::peer::Peer;
 
@@ -48,6 +51,11 @@ pub(crate) struct Master {
     pub workplace: Workplace,
     /// Where children are born that become programs at once; `None` where they are forked.
     pub nursery: Option<Nursery<Option<Start>>>,
+    /// The process that children are born from, where they are confined.
+    pub template: Option<Template>,
+    /// How many of its children may share its memory at once until they are programs.
+    pub cots: usize,
+    pub slots: Slots,
     /// Children that wait for a client.
     pub spares: Option<Parked>,
     pub workers: Workers,
@@ -155,6 +163,7 @@ struct Child {
     setup: Option<Duration>,
     listener: usize,
     branch: Branch,
+    slot: u32,
     standing: Standing,
     /// How many bytes of what its connection has brought were its balancer's.
     header: u16,
@@ -193,6 +202,9 @@ impl Master {
             listeners,
             workplace,
             nursery: None,
+            template: None,
+            cots: 0,
+            slots: Slots::of_seat(0),
             spares: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
             crew: None,
@@ -240,7 +252,8 @@ impl Master {
     /// Says what is listened at, and starts the workers.
     pub(crate) fn open(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
         service.obey(&self.manner.limits.rules).map_err(StartError::Rules)?;
-        self.open_post()?;
+        self.tell_missing();
+        self.open_post(service)?;
         for worker in self.workers.start_all(&self.workplace.desk, &self.listeners)? {
             self.deaths.watch(worker);
         }
@@ -253,13 +266,15 @@ impl Master {
                 backlog,
                 trees,
                 acceptors,
+                confine: self.workplace.plan.profile(),
             });
         }
         Ok(())
     }
 
     /// Makes ready for clients of its own.
-    fn open_post(&mut self) -> Result<(), StartError> {
+    fn open_post(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
+        apart::outside(|| self.renew_template(service)).map_err(StartError::system("confine the children"))?;
         if self.ends.listens() || self.counts_silence() {
             let system = StartError::system("ask the kernel about connections (sock_diag)");
             self.diags = self.listeners.iter().map(diag).collect::<io::Result<_>>().map_err(system)?;
@@ -269,6 +284,39 @@ impl Master {
             self.deaths.watch(guardian.map_err(StartError::system("start a guardian"))?);
         }
         Ok(())
+    }
+
+    /// Says what of the plan this system cannot keep.
+    fn tell_missing(&mut self) {
+        for missing in self.workplace.plan.missing() {
+            (self.events)(&Event::Unconfined { missing });
+        }
+    }
+
+    /// Sees to it that there is a process that children are born from, if they are to be.
+    ///
+    /// # Errors
+    /// What kept it from wearing what it is to wear.
+    pub(super) fn renew_template(&mut self, service: &mut dyn Service) -> io::Result<()> {
+        if self.template.is_some() || !self.workplace.plan.confines() {
+            return Ok(());
+        }
+        let groups = self.workplace.trees.descriptor().is_some();
+        let rules = self.admit.limits().rules.clone();
+        // A child can look at nothing of this structure, but at what is on the stack.
+        let (desk, cots) = (Rc::clone(&self.workplace.desk), self.cots);
+        let tools = Tools { desk: &desk, service, rules: &rules, groups, cots };
+        let template = Template::start(tools)?;
+        self.deaths.watch(template.pid);
+        self.template = Some(template);
+        Ok(())
+    }
+
+    /// It is not fit any more, or not needed.
+    pub(super) fn dismiss_template(&mut self) {
+        if let Some(template) = self.template.take() {
+            template.dismiss();
+        }
     }
 
     /// Waits until something is to be done; gives the listeners that clients may have come to, or `None` when the end was
@@ -369,6 +417,7 @@ impl Master {
     /// The end of a server that nobody is left in.
     pub(crate) fn close(&mut self) -> Status {
         self.guardian.dismiss();
+        self.dismiss_template();
         if let Err(error) = self.workplace.trees.clear() {
             (self.events)(&Event::Odd { what: "remove the control groups", error: &error });
         }
@@ -385,6 +434,7 @@ impl Master {
     pub(crate) fn give_up(&mut self) {
         self.workers.kill();
         self.guardian.dismiss();
+        self.dismiss_template();
         // It is being told already why the server does not start.
         let _ = self.workplace.trees.clear();
     }
@@ -504,6 +554,7 @@ impl Master {
                 self.admit.set_rules(version);
                 // What they know of rules they know from their birth.
                 self.spares.iter_mut().for_each(Parked::dismiss);
+                self.dismiss_template();
                 (self.events)(&Event::Reloaded { rules: count });
             }
             Err(why) => (self.events)(&Event::NotReloaded { why: &why }),

@@ -39,7 +39,7 @@ impl Bench<'_> {
         // Their numbers are closed with all others, so nobody may close them again.
         let moved = ManuallyDrop::new(moved);
         let fds: Vec<_> = fds[..3].iter().copied().chain(moved.iter().map(AsFd::as_fd)).collect();
-        self.desk.enter(&fds, &[])?;
+        self.desk.enter(0, &fds, &[])?;
         let placed = (3..fds.len()).map(|number| fd::placed(number as i32)).collect::<io::Result<_>>();
         placed.map_err(Step::Descriptors.failed())
     }

@@ -9,4 +9,5 @@ pub(crate) mod peer;
 pub(crate) mod spare;
 pub(crate) mod steer;
 pub(crate) mod stock;
+pub(crate) mod template;
 pub(crate) mod worker;

@@ -17,6 +17,7 @@ use tine_confine::{Failure, Step};
 use tine_os::fork::exit;
 use tine_os::identity::Credentials;
 use tine_os::socket::{self, Addr, Kind, RawAddr};
+use tine_os::spawn::With;
 use tine_os::wait::Usage;
 use tine_os::{Pid, fd, orphan, pass};
 
@@ -27,6 +28,7 @@ use crate::life::reap::Report;
 use crate::life::serve::Service;
 use crate::life::tree::Branch;
 use crate::mode::stock::{Spares, Stock};
+use crate::mode::template::{Order, Particulars, Template};
 use crate::peer::Peer;
 use crate::program::Client;
 
@@ -35,6 +37,8 @@ use crate::program::Client;
 pub(crate) struct Spare {
     pub pid: Pid,
     pub branch: Branch,
+    /// What tells it from all children that are alive at the same time.
+    pub slot: u32,
     born: Instant,
     /// Down which its client comes; it ends when this is dropped.
     pub line: OwnedFd,
@@ -54,6 +58,7 @@ pub(crate) struct Parked {
 #[derive(Debug)]
 struct Leaving {
     branch: Branch,
+    slot: u32,
     /// Whether it was sent away; or else it could not be reached.
     sent: bool,
     /// When it is killed, if it was not yet.
@@ -76,8 +81,9 @@ pub(crate) struct Handover {
 /// What a spare finds when it is born.
 pub(crate) struct Bed {
     /// Whether it inherits the orphans of what it starts.
-    pub inherits: bool,
-    pub born: Instant,
+    inherits: bool,
+    slot: u32,
+    born: Instant,
     /// How many clients it serves.
     pub clients: usize,
     line: OwnedFd,
@@ -123,23 +129,31 @@ impl Parked {
         self.leaving.contains_key(&pid) || self.waiting.iter().any(|spare| spare.pid == pid)
     }
 
-    /// Makes one, in the master.
+    /// Makes one, in the master; a template bears it, where there is one.
     ///
     /// # Errors
     /// What socketpair(2) and fork(2) say.
     pub(crate) fn make(
         &mut self,
         workplace: &Workplace,
-        (rules, branch): (&Rules, Branch),
+        (rules, branch, slot): (&Rules, Branch, u32),
+        template: Option<&Template>,
         service: &mut dyn Service,
     ) -> io::Result<Pid> {
         let (line, theirs) = socket::pair(Kind::Packet)?;
         let theirs = fd::duplicate_low(theirs)?;
         let (born, clients, inherits) = (Instant::now(), self.clients, workplace.trees.inherits(branch));
-        let pid = fork(&workplace.desk, workplace.trees.group(branch), move |desk| {
-            service.park(desk, rules, Bed { inherits, born, clients, line: theirs })
-        })?;
-        self.waiting.push_back(Spare { pid, branch, born, line });
+        let group = workplace.trees.group(branch);
+        let pid = match template {
+            Some(template) => {
+                let with = Particulars { slot, inherits, born };
+                template.bear(Order::Spare { clients }, with, &[theirs.as_fd()], group)?
+            }
+            None => fork(&workplace.desk, With { group, ..With::default() }, move |desk| {
+                service.park(desk, rules, Bed::new(theirs, (inherits, slot), born, clients))
+            })?,
+        };
+        self.waiting.push_back(Spare { pid, branch, slot, born, line });
         Ok(pid)
     }
 
@@ -188,13 +202,13 @@ impl Parked {
         Some((*pid, leaving.branch))
     }
 
-    /// A child has ended: its place, and whether it was sent away, if it was one of these.
-    pub(crate) fn ended(&mut self, pid: Pid) -> Option<(Branch, bool)> {
-        if let Some(Leaving { branch, sent, .. }) = self.leaving.remove(&pid) {
-            return Some((branch, sent));
+    /// A child has ended: its place and slot, and whether it was sent away, if it was one of these.
+    pub(crate) fn ended(&mut self, pid: Pid) -> Option<(Branch, u32, bool)> {
+        if let Some(Leaving { branch, slot, sent, .. }) = self.leaving.remove(&pid) {
+            return Some((branch, slot, sent));
         }
         let at = self.waiting.iter().position(|spare| spare.pid == pid)?;
-        self.waiting.remove(at).map(|spare| (spare.branch, false))
+        self.waiting.remove(at).map(|spare| (spare.branch, spare.slot, false))
     }
 
     /// When one has waited or stayed for too long, or another may be made again.
@@ -206,19 +220,23 @@ impl Parked {
     }
 
     /// Its line breaks with it.
-    pub(crate) fn leaves(&mut self, Spare { pid, branch, .. }: Spare, sent: bool) {
-        self.leaving.insert(pid, Leaving { branch, sent, until: Some(Instant::now() + LEAVE) });
+    pub(crate) fn leaves(&mut self, Spare { pid, branch, slot, .. }: Spare, sent: bool) {
+        self.leaving.insert(pid, Leaving { branch, slot, sent, until: Some(Instant::now() + LEAVE) });
     }
 }
 
 impl Bed {
+    pub(crate) fn new(line: OwnedFd, (inherits, slot): (bool, u32), born: Instant, clients: usize) -> Bed {
+        Bed { inherits, slot, born, clients, line }
+    }
+
     /// In a spare: gives up what its plan says, with `fds` in the places 0, 1, 2 ..., and tells that it is ready. What it can
     /// reach after that is its line, and the way to report.
     ///
     /// # Errors
     /// The step that failed.
     pub(crate) fn enter(&self, desk: &Desk, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        desk.begin(self.inherits, fds, &[self.line.as_fd()])?;
+        desk.begin((self.inherits, self.slot), fds, &[self.line.as_fd()])?;
         desk.reports.send(&Report::Ready(self.born.elapsed()));
         Ok(())
     }
@@ -280,7 +298,7 @@ impl Done {
 
 impl Handover {
     /// Transport, whether there are credentials; how many of the same source, the cookie; credentials; both addresses.
-    const LENGTH: usize = 2 + 4 + 8 + 12 + 2 * RawAddr::WIRE;
+    pub(crate) const LENGTH: usize = 2 + 4 + 8 + 12 + 2 * RawAddr::WIRE;
 
     /// As whoever describes the client to a program sees it.
     pub(crate) fn client(&self) -> Client<'_> {
@@ -289,7 +307,7 @@ impl Handover {
         Client { peer, local, transport, from_same, cookie, via: None, header: None }
     }
 
-    fn to_bytes(&self) -> io::Result<[u8; Handover::LENGTH]> {
+    pub(crate) fn to_bytes(&self) -> io::Result<[u8; Handover::LENGTH]> {
         let mut bytes = [0; Handover::LENGTH];
         let mut rest = &mut bytes[..];
         let mut put = |part: &[u8]| {
@@ -312,7 +330,7 @@ impl Handover {
         Ok(bytes)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Handover> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Handover> {
         let mut rest = bytes;
         let mut take = |length: usize| rest.split_off(..length);
         let [transport, known] = take(2)?.try_into().ok()?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tine_confine::Failure;
 use tine_os::signal::{self, Signal};
+use tine_os::spawn::With;
 use tine_os::{Pid, apart, datagram::Basket, fd};
 
 use crate::error::StartError;
@@ -83,7 +84,7 @@ impl Workers {
         let (listener, life) = (&listeners[worker.listener], &self.life.0);
         let socket = listener.socket(worker.seat);
         let work = |desk: &Desk| worker.work.begin(&Bench { desk, listener, socket, life });
-        let pid = apart::shared(|| fork(desk, None, work))??;
+        let pid = apart::shared(|| fork(desk, With::default(), work))??;
         (worker.pid, worker.due) = (Some(pid), None);
         Ok(pid)
     }

@@ -1,0 +1,430 @@
+//! Filters: lines that say which calls are refused become a program that the kernel asks about each call. seccomp(2).
+//!
+//! A call is found by halving the list of numbers, so that those that are not refused cost a few comparisons however long the list
+//! is; and the kernel remembers which numbers are allowed whatever their arguments, and asks about those no more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tine_os::seccomp::{self, Instruction, answer, code, data};
+
+/// Calls that are refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Denial {
+    /// Their names.
+    pub calls: Vec<String>,
+    /// The argument that it depends on, counted from 0; its low 32 bits are looked at. None: refused whatever the arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argument: Option<u32>,
+    /// Refused when it is one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub any: Vec<String>,
+    /// Refused when it is none of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unless: Vec<String>,
+    /// Refused when it has a bit of one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bits: Vec<String>,
+    /// What the caller is told.
+    #[serde(default)]
+    pub answer: Answer,
+    /// Which words of the operator's leave the line out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_by: Option<Opening>,
+    /// Why.
+    pub reason: String,
+}
+
+/// What becomes of a call that is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Answer {
+    /// It is not permitted.
+    #[default]
+    #[serde(rename = "EPERM")]
+    NotPermitted,
+    /// There is no such call.
+    #[serde(rename = "ENOSYS")]
+    Unknown,
+    /// There is no such family of addresses.
+    #[serde(rename = "EAFNOSUPPORT")]
+    NoFamily,
+    /// The process is killed, by SIGSYS.
+    #[serde(rename = "kill")]
+    Kill,
+}
+
+/// Words of the operator's that open something up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Opening {
+    /// `--write`
+    Write,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wrong {
+    /// No call has this name.
+    Call(String),
+    /// No call has this many arguments.
+    Argument(u32),
+    /// A value that is neither a number nor one of the names that are known.
+    Value(String),
+    /// An argument without values, or with several kinds of them; or values without an argument.
+    Condition(Vec<String>),
+}
+
+/// One call, refused when any of these holds in all its parts; whatever its arguments, when there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub call: u32,
+    pub when: Vec<Vec<Test>>,
+    pub answer: Answer,
+}
+
+/// A look at half an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Test {
+    pub argument: u32,
+    /// The bits that are looked at.
+    pub mask: u32,
+    pub is: Is,
+    pub value: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Is {
+    Equal,
+    Different,
+    AnyBit,
+}
+
+/// Names of values: linux/sched.h, asm-generic/ioctls.h.
+const VALUES: [(&str, u32); 10] = [
+    ("CLONE_NEWCGROUP", 0x0200_0000),
+    ("CLONE_NEWIPC", 0x0800_0000),
+    ("CLONE_NEWNET", 0x4000_0000),
+    ("CLONE_NEWNS", 0x0002_0000),
+    ("CLONE_NEWPID", 0x2000_0000),
+    ("CLONE_NEWUSER", 0x1000_0000),
+    ("CLONE_NEWUTS", 0x0400_0000),
+    ("TIOCLINUX", 0x541c),
+    ("TIOCSETD", 0x5423),
+    ("TIOCSTI", 0x5412),
+];
+
+impl Answer {
+    pub(crate) fn code(self) -> u32 {
+        match self {
+            Answer::NotPermitted => answer::fail(1),
+            Answer::Unknown => answer::fail(38),
+            Answer::NoFamily => answer::fail(97),
+            Answer::Kill => answer::KILL,
+        }
+    }
+}
+
+impl Test {
+    pub(crate) fn new(argument: u32, is: Is, value: u32) -> Test {
+        Test { argument, mask: u32::MAX, is, value }
+    }
+
+    pub(crate) fn of_bits(self, mask: u32) -> Test {
+        Test { mask, ..self }
+    }
+}
+
+impl Denial {
+    /// Looks for mistakes.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), Wrong> {
+        for call in &self.calls {
+            if !seccomp::is_call(call) {
+                return Err(Wrong::Call(call.clone()));
+            }
+        }
+        self.when().map(drop)
+    }
+
+    /// As rules, for the calls that this architecture has and `opened` does not name.
+    pub(crate) fn rules(&self, opened: &[String]) -> Vec<Rule> {
+        let when = self.when().unwrap_or_default();
+        let calls = self.calls.iter().filter(|call| !opened.contains(call));
+        let numbers = calls.filter_map(|call| seccomp::number(call));
+        numbers.map(|call| Rule { call, when: when.clone(), answer: self.answer }).collect()
+    }
+
+    fn when(&self) -> Result<Vec<Vec<Test>>, Wrong> {
+        let lists = [&self.any, &self.unless, &self.bits];
+        let given = lists.iter().filter(|list| !list.is_empty()).count();
+        let Some(argument) = self.argument else {
+            return if given == 0 { Ok(Vec::new()) } else { Err(Wrong::Condition(self.calls.clone())) };
+        };
+        if argument > 5 {
+            return Err(Wrong::Argument(argument));
+        }
+        if given != 1 {
+            return Err(Wrong::Condition(self.calls.clone()));
+        }
+        let test = |is, text: &String| Ok(Test::new(argument, is, value(text)?));
+        Ok(if !self.any.is_empty() {
+            self.any.iter().map(|text| Ok(vec![test(Is::Equal, text)?])).collect::<Result<_, _>>()?
+        } else if !self.unless.is_empty() {
+            vec![self.unless.iter().map(|text| test(Is::Different, text)).collect::<Result<_, _>>()?]
+        } else {
+            let bits = self.bits.iter().try_fold(0, |all, text| Ok(all | value(text)?))?;
+            vec![vec![Test::new(argument, Is::AnyBit, bits)]]
+        })
+    }
+}
+
+fn value(text: &str) -> Result<u32, Wrong> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let named = || VALUES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    number.or_else(named).ok_or_else(|| Wrong::Value(text.to_owned()))
+}
+
+/// A program for these rules; of several about one call the first that holds decides. `None` on an architecture that filters are
+/// not written for.
+pub(crate) fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
+    let architecture = seccomp::ARCHITECTURE?;
+    let mut calls: BTreeMap<u32, Vec<&Rule>> = BTreeMap::new();
+    for rule in rules {
+        calls.entry(rule.call).or_default().push(rule);
+    }
+    let mut program = vec![
+        load(data::ARCHITECTURE),
+        // Calls by the numbers of another architecture (int 0x80 has those of 32 bits): nobody here has been built for it, or
+        // else nothing that follows would mean what it says.
+        skip(code::EQUAL, architecture, 1, 0),
+        say(Answer::Kill.code()),
+        load(data::NUMBER),
+    ];
+    if let Some(x32) = seccomp::X32 {
+        // Not killed: some programs try whether it is there.
+        program.extend([skip(code::AT_LEAST, x32, 0, 1), say(Answer::Unknown.code())]);
+    }
+    let calls: Vec<_> = calls.into_iter().collect();
+    halve(&calls, &mut program);
+    Some(program)
+}
+
+fn load(at: u32) -> Instruction {
+    Instruction { code: code::LOAD, jt: 0, jf: 0, k: at }
+}
+
+fn say(answer: u32) -> Instruction {
+    Instruction { code: code::ANSWER, jt: 0, jf: 0, k: answer }
+}
+
+/// A comparison, and how many instructions are skipped when it holds and when not.
+fn skip(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+/// Finds the call among these, with its number loaded; every way through it ends with an answer.
+fn halve(calls: &[(u32, Vec<&Rule>)], program: &mut Vec<Instruction>) {
+    match calls {
+        [] => program.push(say(answer::ALLOW)),
+        [(number, rules)] => {
+            program.extend([skip(code::EQUAL, *number, 1, 0), say(answer::ALLOW)]);
+            rules.iter().for_each(|rule| refuse(rule, program));
+            if rules.iter().all(|rule| !rule.when.is_empty()) {
+                program.push(say(answer::ALLOW));
+            }
+        }
+        _ => {
+            let (low, high) = calls.split_at(calls.len() / 2);
+            // Comparisons skip 255 instructions at most, a jump as many as it likes.
+            program.push(skip(code::AT_LEAST, high[0].0, 0, 1));
+            let jump = program.len();
+            program.push(say(0));
+            halve(low, program);
+            program[jump] = Instruction { code: code::JUMP, jt: 0, jf: 0, k: (program.len() - jump - 1) as u32 };
+            halve(high, program);
+        }
+    }
+}
+
+/// Refuses the call when the rule holds, and goes on behind it when it does not.
+fn refuse(rule: &Rule, program: &mut Vec<Instruction>) {
+    if rule.when.is_empty() {
+        program.push(say(rule.answer.code()));
+    }
+    for all in &rule.when {
+        // Each part is two instructions, or three with a mask; whoever fails one leaves them all behind, and the answer too.
+        let lengths: Vec<u8> = all.iter().map(|test| if test.mask == u32::MAX { 2 } else { 3 }).collect();
+        for (at, test) in all.iter().enumerate() {
+            let rest = lengths[at + 1..].iter().sum::<u8>() + 1;
+            program.push(load(data::low(test.argument)));
+            if test.mask != u32::MAX {
+                program.push(Instruction { code: code::AND, jt: 0, jf: 0, k: test.mask });
+            }
+            program.push(match test.is {
+                Is::Equal => skip(code::EQUAL, test.value, 0, rest),
+                Is::Different => skip(code::EQUAL, test.value, rest, 0),
+                Is::AnyBit => skip(code::ANY_BIT, test.value, 0, rest),
+            });
+        }
+        program.push(say(rule.answer.code()));
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(name) => write!(f, "no call is called '{name}' that a filter here is written about"),
+            Self::Argument(number) => write!(f, "argument {number}: a call has six, 0 to 5"),
+            Self::Value(text) => {
+                let known: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
+                write!(f, "'{text}' is no number, and no name that is known: {}", known.join(", "))
+            }
+            Self::Condition(calls) => {
+                write!(f, "deny {}: an argument takes one of any, unless and bits, and they take an argument", calls.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Profile;
+
+    /// What the kernel would do: one call through the program.
+    fn ask(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let word = |at: u32| match at {
+            data::NUMBER => number,
+            data::ARCHITECTURE => architecture,
+            _ => {
+                let (argument, half) = ((at - 16) / 8, (at - 16) % 8);
+                let whole = arguments[argument as usize];
+                if (half == 0) == cfg!(target_endian = "little") { whole as u32 } else { (whole >> 32) as u32 }
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let Instruction { code: what, jt, jf, k } = program[at];
+            at += 1;
+            let holds = match what {
+                code::ANSWER => return k,
+                code::LOAD => {
+                    accumulator = word(k);
+                    continue;
+                }
+                code::AND => {
+                    accumulator &= k;
+                    continue;
+                }
+                code::JUMP => {
+                    at += k as usize;
+                    continue;
+                }
+                code::EQUAL => accumulator == k,
+                code::AT_LEAST => accumulator >= k,
+                code::ANY_BIT => accumulator & k != 0,
+                other => panic!("no such code: {other:#x}"),
+            };
+            at += usize::from(if holds { jt } else { jf });
+        }
+    }
+
+    const HERE: u32 = seccomp::ARCHITECTURE.unwrap();
+
+    /// The rules as they are meant, without a program.
+    fn meant(rules: &[Rule], number: u32, arguments: [u64; 6]) -> u32 {
+        let holds = |test: &Test| {
+            let word = arguments[test.argument as usize] as u32 & test.mask;
+            match test.is {
+                Is::Equal => word == test.value,
+                Is::Different => word != test.value,
+                Is::AnyBit => word & test.value != 0,
+            }
+        };
+        let refuses = |rule: &&Rule| {
+            rule.call == number && (rule.when.is_empty() || rule.when.iter().any(|all| all.iter().all(holds)))
+        };
+        rules.iter().find(refuses).map_or(answer::ALLOW, |rule| rule.answer.code())
+    }
+
+    #[test]
+    fn the_program_of_each_profile_says_what_its_lines_mean_for_every_call() {
+        for name in ["guarded", "sealed"] {
+            let profile = Profile::named(name).unwrap();
+            let rules: Vec<_> = profile.denials.iter().flat_map(|denial| denial.rules(&[])).collect();
+            let program = compile(&rules).unwrap();
+            assert!(program.len() < seccomp::LONGEST);
+            let words = [0, 1, 2, 0x5412, 0x541c, 0xffff_ffff, 0x1000_0000, 0x7fff_ffff, 0x0002_0011];
+            for number in 0..600 {
+                for word in words {
+                    // Whatever stands in the high half changes nothing.
+                    for high in [0, 0xdead_0000_0000] {
+                        let arguments = [word | high; 6];
+                        let (told, wanted) =
+                            (ask(&program, HERE, number, arguments), meant(&rules, number, arguments));
+                        assert_eq!(told, wanted, "{name}: call {number} with {word:#x}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn calls_of_another_architecture_end_the_process_and_those_of_x32_are_unknown() {
+        let program = compile(&[]).unwrap();
+        assert_eq!(ask(&program, HERE, 0, [0; 6]), answer::ALLOW);
+        assert_eq!(ask(&program, 0x4000_0003, 0, [0; 6]), answer::KILL, "i386");
+        if let Some(x32) = seccomp::X32 {
+            assert_eq!(ask(&program, HERE, x32, [0; 6]), answer::fail(38));
+            assert_eq!(ask(&program, HERE, u32::MAX, [0; 6]), answer::fail(38));
+            assert_eq!(ask(&program, HERE, x32 - 1, [0; 6]), answer::ALLOW);
+        }
+    }
+
+    #[test]
+    fn several_rules_and_masks_of_one_call_are_asked_in_their_order() {
+        let (first, second) = (
+            Rule {
+                call: 41,
+                when: vec![vec![
+                    Test::new(0, Is::Equal, 2),
+                    Test::new(1, Is::Different, 1).of_bits(0xf),
+                    Test::new(2, Is::Different, 6),
+                ]],
+                answer: Answer::NoFamily,
+            },
+            Rule {
+                call: 41,
+                when: vec![vec![Test::new(0, Is::Different, 2)], vec![Test::new(2, Is::AnyBit, 0x100)]],
+                answer: Answer::NotPermitted,
+            },
+        );
+        let rules = [first, second];
+        let program = compile(&rules).unwrap();
+        for family in [1, 2, 3] {
+            for kind in [1, 2, 0x80001, 0x80002] {
+                for protocol in [0, 6, 0x106] {
+                    let arguments = [family, kind, protocol, 0, 0, 0];
+                    assert_eq!(ask(&program, HERE, 41, arguments), meant(&rules, 41, arguments), "{arguments:x?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_opened_is_not_refused() {
+        let denial = &Profile::named("guarded").unwrap().denials[0];
+        let all = denial.rules(&[]).len();
+        assert_eq!(denial.rules(&["io_uring_setup".into()]).len(), all - 1);
+    }
+}

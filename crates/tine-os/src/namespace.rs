@@ -1,0 +1,180 @@
+//! Namespaces: what a process sees of users, processes, mounts, networks. namespaces(7), unshare(2), user_namespaces(7).
+
+use std::fs;
+use std::io;
+use std::ops::BitOr;
+
+use crate::{Forked, Pid, check, fault, fd, fork, wait};
+
+/// Kinds of namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespaces(u32);
+
+impl Namespaces {
+    /// None.
+    pub const NONE: Namespaces = Namespaces(0);
+    /// Users and capabilities: user_namespaces(7).
+    pub const USER: Namespaces = Namespaces(libc::CLONE_NEWUSER as u32);
+    /// Process ids: pid_namespaces(7).
+    pub const PID: Namespaces = Namespaces(libc::CLONE_NEWPID as u32);
+    /// Mounts: mount_namespaces(7).
+    pub const MOUNT: Namespaces = Namespaces(libc::CLONE_NEWNS as u32);
+    /// Interfaces, addresses, ports, abstract sockets: network_namespaces(7).
+    pub const NET: Namespaces = Namespaces(libc::CLONE_NEWNET as u32);
+    /// System V objects and message queues: ipc_namespaces(7).
+    pub const IPC: Namespaces = Namespaces(libc::CLONE_NEWIPC as u32);
+    /// Host name: uts_namespaces(7).
+    pub const UTS: Namespaces = Namespaces(libc::CLONE_NEWUTS as u32);
+    /// The view of control groups: cgroup_namespaces(7).
+    pub const CGROUP: Namespaces = Namespaces(libc::CLONE_NEWCGROUP as u32);
+
+    /// As flags of clone(2).
+    pub fn flags(self) -> u64 {
+        self.0.into()
+    }
+
+    /// Whether all of `others` are among these.
+    pub fn has(self, others: Namespaces) -> bool {
+        self.0 & others.0 == others.0
+    }
+
+    /// Whether it is none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those of these that are among `others`.
+    pub fn only(self, others: Namespaces) -> Namespaces {
+        Namespaces(self.0 & others.0)
+    }
+
+    /// These without `others`.
+    pub fn without(self, others: Namespaces) -> Namespaces {
+        Namespaces(self.0 & !others.0)
+    }
+}
+
+impl BitOr for Namespaces {
+    type Output = Namespaces;
+
+    fn bitor(self, other: Namespaces) -> Namespaces {
+        Namespaces(self.0 | other.0)
+    }
+}
+
+/// Gives this process such namespaces of its own; with [`Namespaces::PID`], the children that it has from here on.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN, or where user namespaces are not for everybody; ENOSPC at the limit on their number
+/// (/proc/sys/user); EINVAL where the kernel has no such kind.
+pub fn unshare(kinds: Namespaces) -> io::Result<()> {
+    fault::point("unshare")?;
+    // SAFETY: takes plain flags, none of which has this process share less memory or fewer descriptors with anybody: the kinds
+    // can be built from the constants above only (unshare(2)).
+    check(unsafe { libc::unshare(kinds.0 as libc::c_int) }).map(drop)
+}
+
+/// What a range of ids in this process's user namespace is outside of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The first, inside.
+    pub inside: u32,
+    /// What it is outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Gives this process a user namespace of its own, and says who its users and groups are outside of it.
+///
+/// With privilege they can be anybody; it is a child of this process that says so, since this one has no privilege outside any more then.
+/// Without, they can be its own user and group only, and it may not change its groups from then on.
+///
+/// # Errors
+/// As [`unshare`]; EPERM for others' ids without privilege; EINVAL for ranges that overlap.
+pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Result<()> {
+    let (users, groups) = (lines(users), lines(groups));
+    if !privileged {
+        unshare(Namespaces::USER)?;
+        write("self", "setgroups", "deny")?;
+        write("self", "uid_map", &users)?;
+        return write("self", "gid_map", &groups);
+    }
+    let (ready, tell) = fd::pipe()?;
+    fd::set_blocking(&ready, true)?;
+    let who = Pid::own().to_string();
+    let child = match fork::fork() {
+        Ok(Forked::Parent(child)) => child,
+        Ok(Forked::Child) => {
+            drop(tell);
+            // The end without a byte: there is no namespace to say anything about.
+            let written = match fd::read(&ready, &mut [0]) {
+                Ok(1) => write(&who, "uid_map", &users).and_then(|()| write(&who, "gid_map", &groups)),
+                _ => Ok(()),
+            };
+            let status = written.map_or_else(|why| why.raw_os_error().unwrap_or(255), |()| 0);
+            fork::exit(u8::try_from(status).unwrap_or(255))
+        }
+        Err(fork::ForkError::System(why)) => return Err(why),
+        Err(other) => return Err(io::Error::other(other.to_string())),
+    };
+    let unshared = unshare(Namespaces::USER).and_then(|()| fd::write(&tell, &[1]).map(drop));
+    drop(tell);
+    let written = match wait::wait_blocking(child)?.code() {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Err(io::Error::other("the child that says who is who was killed")),
+    };
+    unshared.and(written)
+}
+
+fn lines(ranges: &[Range]) -> String {
+    ranges.iter().map(|Range { inside, outside, count }| format!("{inside} {outside} {count}\n")).collect()
+}
+
+fn write(whose: &str, file: &str, text: &str) -> io::Result<()> {
+    fault::point("write")?;
+    fs::write(format!("/proc/{whose}/{file}"), text)
+}
+
+/// Whether this process could make a user namespace and others in it: a child of it tries. Where this process may not fork, which
+/// one with threads may not, it is taken to be possible.
+///
+/// # Errors
+/// What the child was told.
+pub fn try_user() -> io::Result<()> {
+    let all = Namespaces::USER | Namespaces::MOUNT | Namespaces::NET | Namespaces::IPC | Namespaces::UTS;
+    let child = match fork::fork() {
+        Ok(Forked::Parent(child)) => child,
+        Ok(Forked::Child) => {
+            let status = unshare(all).map_or_else(|why| why.raw_os_error().unwrap_or(255), |()| 0);
+            fork::exit(u8::try_from(status).unwrap_or(255))
+        }
+        Err(fork::ForkError::System(why)) => return Err(why),
+        Err(_) => return Ok(()),
+    };
+    match wait::wait_blocking(child)?.code() {
+        Some(0) => Ok(()),
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Err(io::Error::other("the child that tried it was killed")),
+    }
+}
+
+/// What stands in the way of user namespaces, as far as can be told, and what to do.
+pub fn advice(why: &io::Error) -> String {
+    let setting = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+    let is = |path: &str, value: &str| setting(path).is_some_and(|found| found == value);
+    if is("/proc/sys/user/max_user_namespaces", "0") {
+        return "sysctl user.max_user_namespaces above 0".into();
+    }
+    if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+        return "sysctl kernel.unprivileged_userns_clone=1, or tine as root".into();
+    }
+    if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+        return "an AppArmor profile that allows tine userns, or sysctl kernel.apparmor_restrict_unprivileged_userns=0, or tine as root".into();
+    }
+    match why.raw_os_error() {
+        Some(libc::ENOSPC | libc::EUSERS) => "room under the limits in /proc/sys/user (sysctl user.max_user_namespaces and its like)".into(),
+        _ => "a container whose seccomp profile allows unshare (docker: --security-opt seccomp=...; Kubernetes: hostUsers: false), and a root that is not chroot(2)'s".into(),
+    }
+}
