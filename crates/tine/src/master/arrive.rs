@@ -8,7 +8,7 @@ use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::{Newborn, With};
 use tine_os::{apart, fd, random};
 
-use super::{Child, Guest, Master, Standing, mark, rests};
+use super::{Child, Guest, Master, Standing, UNBORN_MOST, Unborn, mark, rests};
 use crate::event::Event;
 use crate::front::introduction::{Hears, Says, TIMEOUT, words};
 use crate::life::admit::{Look, OnFull, Reason, Ticket, Verdict, Version};
@@ -21,8 +21,10 @@ use crate::mode::template::{Order, Particulars};
 use crate::peer::Peer;
 
 /// The child that a client was given.
-struct Given {
-    pid: tine_os::Pid,
+#[derive(Debug)]
+pub(super) struct Given {
+    /// `None`: it is being born, and a template will tell.
+    pid: Option<tine_os::Pid>,
     branch: Branch,
     slot: u32,
     /// On which it names its client, if that is to be asked.
@@ -41,7 +43,10 @@ impl Master {
             return false;
         };
         let nameless = self.waits_for_names(listener);
-        self.drain.is_serving() && self.undecided.is_empty() && self.admit.look(nameless, now) == Look::Now
+        self.drain.is_serving()
+            && self.undecided.is_empty()
+            && self.unborn.len() < UNBORN_MOST
+            && self.admit.look(nameless, now) == Look::Now
     }
 
     /// Takes the next client of a listener. When the system is short of something, the listener rests.
@@ -219,16 +224,88 @@ impl Master {
         };
         let Handover { peer, local, .. } = told;
         let arrival = Arrival { fd, peer, local };
-        let Given { pid, branch, slot, line: ours, setup, again } = match given {
-            Ok(given) => given,
+        match given {
+            Ok(given) => {
+                let unborn =
+                    Unborn { at, ticket, waited, arrival, accepted, cookie, interface, silent, born };
+                match given.pid {
+                    Some(pid) => self.settle(unborn, given, pid),
+                    None => self.unborn.push_back((unborn, given)),
+                }
+            }
             Err(why) => {
                 self.held.push_back((at, Guest { ticket, arrival, waited }));
-                return self.rest(at, "fork", &why);
+                self.rest(at, "fork", &why);
             }
-        };
+        }
+    }
+
+    /// Hears from a template of the children that it was asked for.
+    pub(crate) fn hear_births(&mut self) {
+        self.hear_births_or_wait(false);
+    }
+
+    /// As above, until all are born.
+    pub(super) fn await_births(&mut self) {
+        self.hear_births_or_wait(true);
+    }
+
+    fn hear_births_or_wait(&mut self, waits: bool) {
+        while !self.unborn.is_empty() {
+            let heard = match &self.template {
+                Some(template) => template.hear_birth(waits),
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            };
+            let birth = match heard {
+                Ok(None) => return,
+                Ok(Some(birth)) => birth,
+                Err(why) => return self.lose_template(&why),
+            };
+            let Some((unborn, given)) = self.unborn.pop_front() else { return };
+            match birth {
+                Ok(pid) => {
+                    self.deaths.watch(pid);
+                    self.settle(unborn, given, pid);
+                }
+                Err(why) => self.miscarry(unborn, &given, &why),
+            }
+        }
+    }
+
+    /// A template did not answer: another one takes its place. The child that it had in hand may be there, and not known, and
+    /// would share its client with another one; so that client is lost. The others it had not come to yet.
+    fn lose_template(&mut self, why: &io::Error) {
+        self.dismiss_template();
+        (self.events)(&Event::Odd { what: "hear from a template (another takes its place)", error: why });
+        let now = Instant::now();
+        for (number, (unborn, given)) in std::mem::take(&mut self.unborn).into_iter().enumerate() {
+            if number > 0 {
+                self.miscarry(unborn, &given, why);
+            } else {
+                self.admit.leaves(unborn.ticket, now);
+                // Whoever is in there has no client and is ended.
+                let ended = self.workplace.trees.ended(given.branch, true, now);
+                self.tell_unless_killed(ended);
+            }
+        }
+    }
+
+    /// There is no child: the client is kept, and its listener rests.
+    fn miscarry(&mut self, unborn: Unborn, given: &Given, why: &io::Error) {
+        self.workplace.trees.spare(given.branch);
+        self.slots.give_back(given.slot);
+        let Unborn { at, ticket, waited, arrival, .. } = unborn;
+        self.held.push_back((at, Guest { ticket, arrival, waited }));
+        self.rest(at, "fork", why);
+    }
+
+    /// A client has a child.
+    fn settle(&mut self, unborn: Unborn, given: Given, pid: tine_os::Pid) {
+        let Unborn { at, ticket, waited, arrival, accepted, cookie, interface, silent, born } = unborn;
+        let Given { branch, slot, line: ours, setup, again, .. } = given;
         self.admit.bears(ticket, pid.id());
         self.work(at);
-        if let Role::Lend(to) = &mut self.listeners[at].role {
+        if let Some(Role::Lend(to)) = self.listeners.get_mut(at).map(|listener| &mut listener.role) {
             *to = Some(pid);
         }
         let watched = if accepted { self.watch(ticket, pid, &arrival) } else { Ok(()) };
@@ -293,7 +370,7 @@ impl Master {
         let spare = spare?;
         let (pid, branch, slot) = (spare.pid, spare.branch, spare.slot);
         let again = spares.are_used_again().then_some(spare);
-        Some(Given { pid, branch, slot, line: None, setup: Some(born.elapsed()), again })
+        Some(Given { pid: Some(pid), branch, slot, line: None, setup: Some(born.elapsed()), again })
     }
 
     /// A child is born for a client.
@@ -336,22 +413,23 @@ impl Master {
                 let order = Order::Client { told, asks: asks.then_some((timeout, signs)) };
                 let both = [client.as_fd(), theirs.as_ref().map_or(client.as_fd(), AsFd::as_fd)];
                 let fds = &both[..1 + usize::from(theirs.is_some())];
-                let pid = template.bear(order, Particulars { slot, inherits, born }, fds, group);
-                pid.map(|pid| Newborn { pid, pidfd: None })
+                template.order(order, Particulars { slot, inherits, born }, fds, group).map(|()| None)
             }
-            (Some(cot), None) => cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start),
+            (Some(cot), None) => cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start).map(Some),
             (None, None) => {
                 let (peer, local) = apart::outside(|| (told.peer.clone(), told.local.clone()));
                 let mut birth = Birth { peer, local, inherits, slot, line: theirs, born };
                 let task = |desk: &Desk| service.serve(desk, &place, client.as_fd(), &mut birth);
-                fork(desk, With { group, ..With::default() }, task).map(|pid| Newborn { pid, pidfd: None })
+                fork(desk, With { group, ..With::default() }, task).map(|pid| Some(Newborn { pid, pidfd: None }))
             }
         };
         match forked {
-            Ok(Newborn { pid, pidfd }) => {
-                match pidfd {
-                    Some(pidfd) => self.deaths.watch_by(pid, Ok(pidfd)),
-                    None => self.deaths.watch(pid),
+            Ok(newborn) => {
+                let pid = newborn.as_ref().map(|newborn| newborn.pid);
+                match newborn {
+                    Some(Newborn { pid, pidfd: Some(pidfd) }) => self.deaths.watch_by(pid, Ok(pidfd)),
+                    Some(Newborn { pid, pidfd: None }) => self.deaths.watch(pid),
+                    None => {}
                 }
                 Ok(Given { pid, branch, slot, line: ours, setup: None, again: None })
             }
@@ -367,7 +445,7 @@ impl Master {
     /// Has one more child ready for a client that comes later, if that is wanted and there is nothing else to do.
     pub(crate) fn make_spare(&mut self, service: &mut dyn Service) {
         let now = Instant::now();
-        if !self.heard.nothing || !self.makes_spare(now) {
+        if !self.heard.nothing || !self.unborn.is_empty() || !self.makes_spare(now) {
             return;
         }
         if let Err(error) = self.bear_spare(service) {
@@ -378,6 +456,7 @@ impl Master {
 
     /// A child is born that waits for a client.
     fn bear_spare(&mut self, service: &mut dyn Service) -> io::Result<()> {
+        self.await_births();
         apart::outside(|| self.renew_template(service))?;
         let slot = self.slot();
         let Some(spares) = &mut self.spares else { return Ok(()) };
@@ -523,14 +602,14 @@ impl Master {
     }
 
     pub(super) fn rest(&mut self, at: usize, what: &'static str, error: &io::Error) {
-        let listener = &mut self.listeners[at];
+        let Some(listener) = self.listeners.get_mut(at) else { return };
         if let Some(pause) = listener.pause.fail(Instant::now()) {
             (self.events)(&Event::Paused { listener: &listener.name, what, error, pause });
         }
     }
 
     fn work(&mut self, at: usize) {
-        let listener = &mut self.listeners[at];
+        let Some(listener) = self.listeners.get_mut(at) else { return };
         if let Some(after) = listener.pause.work(Instant::now()) {
             (self.events)(&Event::Resumed { listener: &listener.name, after });
         }

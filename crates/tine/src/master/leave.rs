@@ -50,6 +50,10 @@ impl Master {
     /// Takes leave of a child: its slot is free, its outcome is told, whatever it has left behind goes soon.
     pub(crate) fn reap(&mut self, pid: Pid, service: &dyn Service) {
         let now = Instant::now();
+        if !self.children.contains_key(&pid) {
+            // It may be one that its template has not told of yet.
+            self.await_births();
+        }
         let ended = match self.deaths.reap(pid) {
             Ok(Some(ended)) => ended,
             Ok(None) => return self.deaths.ask_about(pid),
@@ -224,6 +228,10 @@ impl Master {
 
     /// Kills what was left behind and has had its time.
     pub(super) fn look_after_trees(&mut self, now: Instant) {
+        if self.workplace.trees.until().is_some_and(|look| look <= now) {
+            // A child that its template has not told of yet would be taken for an orphan.
+            self.await_births();
+        }
         let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
         let (spares, crew, template) = (&self.spares, &self.crew, self.template.as_ref());
         let known = |pid| {

@@ -33,6 +33,7 @@ use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
 use crate::life::serve::{Service, Start};
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
+use crate::master::arrive::Given;
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::spare::{Parked, Spare};
@@ -83,6 +84,8 @@ pub(crate) struct Master {
     drain: Drain,
     /// Clients that have a slot and no child yet, because none could be had; with their listener.
     held: VecDeque<(usize, Guest)>,
+    /// Clients whose children a template was asked for, in this order, with what those have.
+    unborn: VecDeque<(Unborn, Given)>,
     /// Clients that came when others had just taken the last slot, with their listener: they are asked for again before others.
     undecided: VecDeque<(usize, Arrival)>,
     /// Clients that wait for a slot.
@@ -132,6 +135,22 @@ struct Guest {
     /// How long it has waited for it.
     waited: Duration,
 }
+
+/// A client whose child is being born.
+struct Unborn {
+    at: usize,
+    ticket: Ticket,
+    waited: Duration,
+    arrival: Arrival,
+    accepted: bool,
+    cookie: u64,
+    interface: u32,
+    silent: bool,
+    born: Instant,
+}
+
+/// How many of them at most; more clients are left in the kernel's queue.
+const UNBORN_MOST: usize = 16;
 
 /// What the last wait has told, so that nothing is asked that has no answer.
 #[derive(Clone, Copy, Default)]
@@ -222,6 +241,7 @@ impl Master {
             drain: Drain::new(manner.patience),
             manner,
             held: VecDeque::new(),
+            unborn: VecDeque::new(),
             undecided: VecDeque::new(),
             room: BTreeMap::new(),
             room_watch: watch()?,
@@ -325,6 +345,7 @@ impl Master {
         self.mend_workers();
         self.show_notes();
         let nobody = self.children.is_empty()
+            && self.unborn.is_empty()
             && self.workers.is_empty()
             && self.workplace.trees.is_empty()
             && self.spares.as_ref().is_none_or(Parked::is_empty)
@@ -348,6 +369,8 @@ impl Master {
         fds.extend(self.common.as_ref().map(|common| common.bells[self.post.map_or(0, seat)].as_fd()));
         let before_wish = fds.len();
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
+        let before_line = fds.len();
+        fds.extend(self.template.as_ref().filter(|_| !self.unborn.is_empty()).map(Template::line));
         let others = fds.len();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
         let mut ready = Vec::new();
@@ -365,7 +388,7 @@ impl Master {
             line: at(5),
             first: at(6),
             bell: before_wish > before_bell && at(before_bell),
-            wish: at(before_wish),
+            wish: before_line > before_wish && at(before_wish),
             nothing: !ready.contains(&true),
         };
         Ok(Some(
@@ -619,6 +642,7 @@ impl Master {
     }
 
     fn tell_all(&mut self, signal: Signal, name: &'static str) {
+        self.await_births();
         let open = self.status().open;
         (self.events)(&Event::Ending { open, signal: name });
         let spares = self.spares.iter().flat_map(Parked::leaving);

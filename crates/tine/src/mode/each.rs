@@ -27,6 +27,9 @@ pub(crate) fn run(master: &mut Master, service: &mut dyn Service) -> Result<(), 
         // TERM or INT: nobody new, whoever is here may finish. A second one means now. Deadlines that are over, too.
         master.heed_signals(service);
 
+        // Children that confined processes were asked to bear (`mode/template.rs`) are there.
+        master.hear_births();
+
         // A death becomes an outcome with its bill; its slot is free for whoever waits.
         while let Some(child) = master.next_dead() {
             master.reap(child, service);

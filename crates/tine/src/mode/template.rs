@@ -103,10 +103,53 @@ impl Template {
         }
     }
 
-    /// Has it give birth; the child is ours.
+    /// Asks for a birth. It is told of by [`Template::hear_birth`], in the order in which they were asked for, and the child is ours.
     ///
     /// # Errors
-    /// What the kernel said to it; `TimedOut`, `BrokenPipe` when it is gone or does not answer: there is to be another one then.
+    /// As [`Template::hear_birth`].
+    pub(crate) fn order(
+        &self,
+        order: Order<'_>,
+        with: Particulars,
+        fds: &[BorrowedFd<'_>],
+        group: Option<BorrowedFd<'_>>,
+    ) -> io::Result<()> {
+        let (bytes, length) = self.message(order, with, group.is_some())?;
+        let (mut all, mut count) = ([self.line.as_fd(); 3], 0);
+        for fd in fds.iter().copied().chain(group) {
+            all[count] = fd;
+            count += 1;
+        }
+        pass::send(&self.line, &bytes[..length], &all[..count])
+    }
+
+    /// The next child that was asked for, or why it was not born; `None` when that is not known yet, which it always is to whoever
+    /// `waits`.
+    ///
+    /// # Errors
+    /// The template is gone or does not answer: there is to be another one.
+    pub(crate) fn hear_birth(&self, waits: bool) -> io::Result<Option<io::Result<Pid>>> {
+        let mut answer = [0; 4];
+        let length = match waits {
+            true => self.hear(&mut answer)?,
+            false => match pass::receive(&self.line, &mut answer, &mut Vec::new()) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                other => other?,
+            },
+        };
+        if length != 4 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        Ok(Some(match i32::from_ne_bytes(answer) {
+            errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
+            pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        }))
+    }
+
+    /// A birth that is waited for, when none is being waited for.
+    ///
+    /// # Errors
+    /// What the kernel said to it, or as [`Template::hear_birth`].
     pub(crate) fn bear(
         &self,
         order: Order<'_>,
@@ -114,21 +157,8 @@ impl Template {
         fds: &[BorrowedFd<'_>],
         group: Option<BorrowedFd<'_>>,
     ) -> io::Result<Pid> {
-        let (bytes, length) = self.message(order, with, group.is_some())?;
-        let (mut all, mut count) = ([self.line.as_fd(); 3], 0);
-        for fd in fds.iter().copied().chain(group) {
-            all[count] = fd;
-            count += 1;
-        }
-        pass::send(&self.line, &bytes[..length], &all[..count])?;
-        let mut answer = [0; 4];
-        match self.hear(&mut answer)? {
-            4 => match i32::from_ne_bytes(answer) {
-                errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
-                pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
-            },
-            _ => Err(io::ErrorKind::BrokenPipe.into()),
-        }
+        self.order(order, with, fds, group)?;
+        self.hear_birth(true)?.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     /// It is not needed any more, or not fit. Nobody is left when this returns.
@@ -137,6 +167,10 @@ impl Template {
         drop(line);
         // It has nothing to finish.
         let _ = signal::send(pid, Signal::KILL);
+    }
+
+    pub(crate) fn line(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
     }
 
     fn hear(&self, words: &mut [u8]) -> io::Result<usize> {
