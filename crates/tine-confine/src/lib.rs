@@ -6,7 +6,7 @@
 //! than was asked. This crate knows no network and can be used by itself.
 //!
 //! What there is so far is the child contract, the same whatever the master inherited: session, signals, limits,
-//! identity, directory, mask. Descriptors are placed by the caller, who knows them, with [`Step::Descriptors`] as name.
+//! identity, directory, mask; and [`Group`], which the caller carries out, who makes the groups. Descriptors are placed by the caller, who knows them, with [`Step::Descriptors`] as name.
 //!
 //! ```
 //! use tine_confine::Plan;
@@ -21,11 +21,13 @@
 #![forbid(unsafe_code)]
 
 mod enter;
+mod group;
 mod plan;
 mod report;
 mod step;
 
 pub use enter::Prepared;
+pub use group::{Group, GroupError};
 pub use plan::{Limit, Plan, PlanError};
 pub use report::{Failure, Step};
 pub use tine_os::identity::Identity;

@@ -10,6 +10,7 @@ use tine_os::limit::{self, RESOURCES, Resource, Rlimit};
 use tine_os::signal;
 
 use crate::enter::Prepared;
+use crate::group::{Group, GroupError};
 
 /// What a child gives up. The default is the child contract without anything that the operator must choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub struct Plan {
     pub umask: u32,
     /// Limits that differ from the contract's.
     pub limits: Vec<Limit>,
+    /// Limits for it and all that it starts together. They are those of the group that it is born in, so there is nothing that
+    /// it does about them itself.
+    pub group: Group,
 }
 
 /// A limit on one resource, soft and hard; `None` is unlimited. The numbers are those of setrlimit(2): bytes for sizes,
@@ -72,11 +76,13 @@ pub enum PlanError {
     Umask(u32),
     /// The process cannot tell what it does at signals.
     Signals(io::Error),
+    /// A limit for a child and all that it starts that none could keep to.
+    Group(GroupError),
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { identity: None, directory: None, umask: 0o077, limits: Vec::new() }
+        Plan { identity: None, directory: None, umask: 0o077, limits: Vec::new(), group: Group::default() }
     }
 }
 
@@ -106,6 +112,7 @@ impl Plan {
         if self.umask & !0o777 != 0 {
             return Err(PlanError::Umask(self.umask));
         }
+        self.group.check().map_err(PlanError::Group)?;
         let root = identity::effective_uid() == 0;
         if let Some(who) = self.identity.as_ref().filter(|_| !root) {
             if who.uid != identity::effective_uid() {
@@ -195,6 +202,7 @@ impl fmt::Display for PlanError {
             }
             Self::Groups(why) => write!(f, "ask for the groups of this process: {why}"),
             Self::Signals(why) => write!(f, "ask what this process does at signals: {why}"),
+            Self::Group(why) => write!(f, "limits of a group: {why}"),
             Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
         }
     }
@@ -204,6 +212,7 @@ impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Directory(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
+            Self::Group(why) => Some(why),
             _ => None,
         }
     }

@@ -78,7 +78,7 @@ pub use mode::stock::Spares;
 pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
 pub use server::Server;
-pub use tine_confine::{Identity, Limit, Plan, PlanError, Step};
+pub use tine_confine::{Group, GroupError, Identity, Limit, Plan, PlanError, Step};
 pub use tine_os::apart::Apart;
 pub use tine_os::identity::Credentials;
 pub use tine_os::socket::Addr;

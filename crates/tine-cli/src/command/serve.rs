@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tine::admit::{Rule, Who};
 use tine::{
-    Balancers, DatagramMode, Error, Event, Identity, Keep, Limit, Limits, Listen, OnFull, Orphans, Plan,
-    PlanError, Prefixes, Program, Rules, Server, Sockets, Stderr, Transport,
+    Balancers, DatagramMode, Error, Event, Group, Identity, Keep, Limit, Limits, Listen, OnFull, Orphans,
+    Plan, PlanError, Prefixes, Program, Rules, Server, Sockets, Stderr, Transport,
 };
 
 use crate::environ;
@@ -293,7 +293,17 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
         directory: flags.chdir.clone(),
         umask: flags.umask,
         limits: flags.rlimit.iter().map(|text| limit(text)).collect::<Result<_, _>>()?,
+        group: Group { memory: flags.memory, pids: flags.pids, cpu: flags.cpu },
     };
+    if plan.group.is_limited() && flags.trees == flags::Trees::Subreaper {
+        let given =
+            [flags.memory.map(|_| "--memory"), flags.pids.map(|_| "--pids"), flags.cpu.map(|_| "--cpu")];
+        let given: Vec<_> = given.into_iter().flatten().collect();
+        return Err(Failure::operator(format_args!(
+            "{}: that takes a control group for each connection; leave out --trees subreaper",
+            given.join(", ")
+        )));
+    }
     // Before there is a listener: what no child could do is told now, in the words of the command line.
     match plan.prepare() {
         Ok(_) => Ok(plan),
@@ -357,7 +367,7 @@ fn limit(text: &str) -> Result<Limit, Failure> {
 }
 
 /// A number with a suffix; the inner `None` is unlimited.
-fn amount(text: &str) -> Option<Option<u64>> {
+pub fn amount(text: &str) -> Option<Option<u64>> {
     if text == "unlimited" {
         return Some(None);
     }

@@ -19,7 +19,7 @@ use crate::life::bind::Role;
 use crate::life::end::Ends;
 use crate::life::reap::{self, Reports};
 use crate::life::serve::Service;
-use crate::life::tree::{Branch, Trees};
+use crate::life::tree::Branch;
 use crate::mode::acceptors::{Crew, Notes, RECORDS, seat};
 use crate::mode::each;
 use crate::mode::spare::Parked;
@@ -219,7 +219,7 @@ impl Master {
         // Where clients are for acceptors, no child of the master's reads it.
         let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
         (desk.reports, desk.master) = (Reports::new()?, Pid::own());
-        self.workplace.trees = Trees::new(self.keep, self.programs)?.0;
+        self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
         if self.nursery.is_some() {
             self.workplace.trees.keep_open();
         }
