@@ -193,6 +193,15 @@ impl Parent {
         Ok(rustix::fs::unlinkat(&self.leaves, Name::of_leaf(n).as_c_str(), AtFlags::REMOVEDIR)?)
     }
 
+    /// Removes a leaf with all groups that a program has made in it, as deep as [`Parent::remove`] looks.
+    ///
+    /// # Errors
+    /// EBUSY when somebody is in it or below, ENOENT when there is none of this number.
+    pub fn remove_leaf_and_below(&self, n: u32) -> io::Result<()> {
+        let name = Name::of_leaf(n);
+        remove(&self.leaves, OsStr::from_bytes(name.as_c_str().to_bytes()), DEPTH_MOST, &mut { LEAVES_MOST })
+    }
+
     /// Opens a leaf, for children to be born in: [`fork_into`](crate::fork::fork_into), [`spawn`](crate::spawn).
     ///
     /// A leaf that was killed is of no use for that again: Linux, as of 6.18, compares how often the newborn's group was killed

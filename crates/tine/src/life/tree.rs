@@ -510,8 +510,13 @@ impl Pool {
             self.rest(leaf, open);
             return Ok(());
         }
-        // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others.
-        self.parent.remove_leaf(leaf).map(|()| self.gone.push(leaf))
+        // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others. Where that
+        // would be one for each connection, those groups go too.
+        let removed = match self.anew {
+            true => self.parent.remove_leaf_and_below(leaf),
+            false => self.parent.remove_leaf(leaf),
+        };
+        removed.map(|()| self.gone.push(leaf))
     }
 }
 
@@ -589,5 +594,25 @@ impl Left {
             done = done.and(killed).and(doomed);
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_take_a_control_group_and_where_none_can_be_it_is_said_why() {
+        let limited = Group { pids: Some(3), cpu: Some(50), ..Group::default() };
+        let said = |keep, programs| limits_of(keep, programs, limited).expect_err("it cannot be").to_string();
+        assert!(said(Keep::Auto, false).contains("handlers"));
+        assert!(said(Keep::Cgroup, false).contains("handlers"));
+        assert!(said(Keep::Subreaper, true).contains("--trees subreaper"));
+        for keep in [Keep::Auto, Keep::Cgroup] {
+            assert_eq!(limits_of(keep, true, limited).unwrap(), Some(vec!["pids", "cpu"]));
+        }
+        for keep in [Keep::Auto, Keep::Cgroup, Keep::Subreaper] {
+            assert_eq!(limits_of(keep, false, Group::default()).unwrap(), None);
+        }
     }
 }
