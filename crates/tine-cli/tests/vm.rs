@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tine_testkit::server::{listeners_among, tine_command, until};
-use tine_testkit::{Ready, Server, Signal, Stream, ask, binary};
+use tine_testkit::server::{tine_command, until};
+use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask, binary, groups};
 
 /// Where version 2 is mounted.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -68,7 +68,7 @@ impl Unit {
     /// Starts `tine serve` in it.
     fn serve(&self, before: &[&str], options: &[&str], program: &[&str]) -> Server {
         let args = [&["127.0.0.1:0", "-v"], options, &["--"], program].concat();
-        Server::start(self.command(before, &tine_command(&args)), Ready::Ports(listeners_among(&args)))
+        Server::start(self.command(before, &tine_command(&args)), Ready::Ports(vec![args[0].to_owned()]))
     }
 
     /// What `tine serve` says in it that does not start, with its code.
@@ -101,6 +101,13 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
+/// Has no group hand down pids any more, the lowest first: those above are kept from it by what is below.
+fn hand_nothing_down(path: &Path) {
+    folders(path).iter().for_each(|below| hand_nothing_down(below));
+    let file = path.join("cgroup.subtree_control");
+    fs::write(&file, "-pids").unwrap_or_else(|why| panic!("{}: {why}", file.display()));
+}
+
 /// What a verb of tine says, on both outputs, and its code: for checks of what it finds on this kernel.
 fn tine(args: &[&str]) -> String {
     said(Command::new(binary("tine")).args(args))
@@ -126,7 +133,9 @@ fn number(line: &str, key: &str) -> u64 {
 fn order(server: &Server, orders: &str) -> (String, String) {
     let from = server.cursor();
     let answer = ask(server.addr(0), orders.as_bytes()).map_or_else(|why| format!("({why})"), text);
-    let (_, end) = server.wait_log_from(from, |line| line.starts_with("end "));
+    let (_, accept) = server.wait_log_from(from, |line| line.starts_with("accept "));
+    let ends = format!("end    child={} ", number(&accept, "child"));
+    let (_, end) = server.wait_log_from(from, |line| line.starts_with(&ends));
     (answer, end)
 }
 
@@ -208,6 +217,29 @@ fn who_stays_below_the_limit_has_its_own_peak_on_its_bill_and_no_other_ones() {
 }
 
 #[test]
+fn nothing_is_left_of_connections_while_the_server_goes_on() {
+    let unit = Unit::new();
+    let server = unit.serve(&[], &["--memory", "32M", "--pids", "8"], SHELL);
+    let address = server.addr(0).to_owned();
+    let baseline = Baseline::with(&server, move || ask(&address, b"echo\n").map(drop));
+    for round in 0..20 {
+        // Some leave somebody behind, who may finish; some make groups in their own.
+        let left = [
+            "echo",
+            "sleep 1000 & echo",
+            "mkdir -p /sys/fs/cgroup/$(sed s/0::// /proc/self/cgroup)/a/b; echo",
+        ];
+        let (answer, end) = order(&server, &format!("{}\n", left[round % left.len()]));
+        assert_eq!((answer.as_str(), value(&end, "exit")), ("\n", Some("0")), "{end}");
+    }
+    server.quiescent(&baseline);
+    let groups = groups::of(server.pid());
+    let leaves = || groups.iter().flat_map(|group| folders(&group.join(format!("tine-{}", server.pid()))));
+    until("all leaves are gone", || (leaves().count() == 0).then_some(()));
+    stop(&server);
+}
+
+#[test]
 fn a_program_starts_no_more_processes_than_its_limit_and_the_next_has_all_of_them_again() {
     let unit = Unit::new();
     let server = unit.serve(&[], &["--pids", "4"], SHELL);
@@ -258,7 +290,8 @@ fn an_ordinary_user_limits_in_what_is_delegated_to_it() {
 #[test]
 fn in_a_container_the_root_of_its_namespace_is_used() {
     let unit = Unit::new();
-    let script = format!("mount -t cgroup2 none {ROOT} && exec \"$@\"");
+    // Nothing is mounted over another mount of the same file system.
+    let script = format!("umount {ROOT} && mount -t cgroup2 none {ROOT} && exec \"$@\"");
     let container = ["unshare", "--cgroup", "--mount", "sh", "-c", &script, "sh"];
     let server = unit.serve(&container, &["--memory", "32M"], SHELL);
     let pid = server.pid();
@@ -354,11 +387,7 @@ fn what_a_killed_server_left_is_swept_by_the_next() {
     first.wait();
     assert_eq!(folders(&unit.0).len(), 1);
     // As who starts it there again has it: a group with controllers for others takes no process.
-    fs::write(unit.0.join("cgroup.subtree_control"), "").expect("it is empty");
-    for below in folders(&unit.0) {
-        fs::write(below.join("cgroup.subtree_control"), "-pids").expect("nobody has them any more");
-    }
-    fs::write(unit.0.join("cgroup.subtree_control"), "-pids").expect("nobody has them any more");
+    hand_nothing_down(&unit.0);
     let second = unit.serve(&[], &["--pids", "8"], SHELL);
     let left: Vec<_> = folders(&unit.0);
     assert_eq!(left.len(), 1, "{left:?}");
