@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tine_testkit::server::{tine_command, until};
-use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask, binary, groups};
+use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask, binary, children, groups};
 
 /// Where version 2 is mounted.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -366,6 +366,46 @@ fn acceptors_and_spares_have_limits_and_leave_nothing() {
         assert!(number(&end, "oom") >= 1, "{options:?}: {end}");
         stop(&server);
     }
+}
+
+#[test]
+fn an_acceptor_that_is_killed_is_replaced_and_leaves_nothing() {
+    let unit = Unit::new();
+    let server = unit.serve(&[], &["--memory", "32M", "--acceptors", "2"], SHELL);
+    let mut client = Dialogue::of(&server);
+    client.says("sleep 1000 & echo here", "here\n");
+    let child = number(&server.wait_log(|line| line.starts_with("accept ")), "child");
+    let from = server.cursor();
+    for acceptor in children(server.pid()) {
+        if children(acceptor).contains(&(child as u32)) {
+            let killed = Command::new("kill").args(["-9", &acceptor.to_string()]).status();
+            assert!(killed.expect("kill can be run").success());
+        }
+    }
+    server.wait_log_from(from, |line| line.starts_with("acceptor "));
+    client.says("echo still here", "still here\n");
+    for _ in 0..4 {
+        assert_eq!(text(ask(server.addr(0), b"echo yes\n").expect("an answer")), "yes\n");
+    }
+    drop(client);
+    stop(&server);
+}
+
+#[test]
+fn what_was_started_before_in_the_servers_place_is_moved_with_it_and_back() {
+    let unit = Unit::new();
+    let before = ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & exec \"$@\"", "sh"];
+    let server = unit.serve(&before, &["--pids", "8"], SHELL);
+    let own = children(server.pid());
+    assert_eq!(own.len(), 1, "{own:?}");
+    let (sleep, name) = (own[0].to_string(), group(&server.pid().to_string()));
+    assert_eq!(group(&sleep), name);
+    // Somebody is left who is nobody of its own making, so that `stop` would find fault.
+    server.signal(Signal::TERM);
+    until("it has ended", || (!server.running()).then_some(()));
+    assert!(name.starts_with(&group(&sleep)) && !group(&sleep).contains("tine"), "{}", group(&sleep));
+    assert!(Command::new("kill").arg(&sleep).status().expect("kill can be run").success());
+    until("it is gone", || unit.read("cgroup.procs").is_empty().then_some(()));
 }
 
 #[test]
