@@ -99,7 +99,7 @@ _tine() {
             return 0
             ;;
         tine__subcmd__serve)
-            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --chdir --umask --rlimit --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --help"
+            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --chdir --umask --rlimit --memory --pids --cpu --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -234,6 +234,18 @@ _tine() {
                     return 0
                     ;;
                 --rlimit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pids)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cpu)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

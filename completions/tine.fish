@@ -69,6 +69,9 @@ complete -c tine -n "__fish_tine_using_subcommand serve" -l user -d 'Run the pro
 complete -c tine -n "__fish_tine_using_subcommand serve" -l chdir -d 'Run the program in this directory; where tine was started unless given' -r -F
 complete -c tine -n "__fish_tine_using_subcommand serve" -l umask -d 'Permissions, in octal, that files made by the program do not get' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l rlimit -d 'Limit a resource of the program, as setrlimit(2) counts it: bytes, seconds of processor time, or items, with a suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l memory -d 'Limit the memory of each connection\'s program and all that it starts together: bytes, with a suffix K, M or G; beyond it they are killed. Takes a control group, as --pids and --cpu do' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l pids -d 'Limit how many processes and threads each connection\'s program and all that it starts may be' -r
+complete -c tine -n "__fish_tine_using_subcommand serve" -l cpu -d 'Limit the processor time of each connection\'s program and all that it starts, in hundredths of one processor; may be over 100' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l backlog -d 'Clients that may wait in the kernel\'s queue of each listener whose address does not say so itself' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l datagram -d 'How the program serves datagrams; needed for udp: and unixgram: addresses' -r -f -a "wait\t'it gets the listening socket, reads as many as it likes and ends; the next one starts when the next comes'
 peer\t'a child for each peer, with a connection that carries that peer\'s datagrams as records'

@@ -2,7 +2,8 @@
 //!
 //! A server makes `tine-PID` (or `tine-PID-2` and so on) in the control group that it was started in, which is that of the
 //! test, with a leaf for each child below it. Where there is no version 2 of control groups, or the server may not make
-//! any, there is nothing to be seen here. See cgroups(7), proc_pid_mountinfo(5).
+//! any, there is nothing to be seen here. With limits for each connection the server itself is in `tine-PID/master`, and the leaves are
+//! one further down, in `tine-PID/tine-PID`. See cgroups(7), proc_pid_mountinfo(5).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +12,46 @@ use std::path::{Path, PathBuf};
 pub fn of(pid: u32) -> Vec<PathBuf> {
     let (name, numbered) = (format!("tine-{pid}"), format!("tine-{pid}-"));
     let own = |name_of: &str| name_of == name || name_of.starts_with(&numbered);
-    let home = own_group().map(|home| folders(&home)).unwrap_or_default();
+    let home = home_of(pid).or_else(|| group_of("self")).map(|home| folders(&home)).unwrap_or_default();
     home.into_iter().filter(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(own)).collect()
 }
 
 /// The leaves of the server `pid` that somebody is in.
 pub fn populated(pid: u32) -> Vec<PathBuf> {
-    let leaves = of(pid).into_iter().flat_map(|group| folders(&group));
-    leaves.filter(|leaf| is_populated(leaf)).collect()
+    let within = |group: PathBuf| {
+        folders(&group).into_iter().flat_map(|below| match kind(&below) {
+            Kind::Leaf => vec![below],
+            Kind::Leaves => folders(&below),
+            Kind::Master => Vec::new(),
+        })
+    };
+    of(pid).into_iter().flat_map(within).filter(|leaf| is_populated(leaf)).collect()
+}
+
+/// What a group below a server's is.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    /// One child's.
+    Leaf,
+    /// That of the leaves of one process, where leaves have limits.
+    Leaves,
+    /// The server's own, there.
+    Master,
+}
+
+fn kind(path: &Path) -> Kind {
+    match path.file_name().and_then(|name| name.to_str()).unwrap_or_default() {
+        "master" => Kind::Master,
+        name if name.starts_with("tine-") => Kind::Leaves,
+        _ => Kind::Leaf,
+    }
+}
+
+/// The group that a server was started in: where it is, unless it has moved into one of its own.
+fn home_of(pid: u32) -> Option<PathBuf> {
+    let now = group_of(&pid.to_string())?;
+    let moved = kind(&now) == Kind::Master && kind(now.parent()?) == Kind::Leaves;
+    Some(if moved { now.parent()?.parent()?.to_owned() } else { now })
 }
 
 /// Who is in a group or in one below it; the dead that only wait to be waited for are not.
@@ -51,9 +84,9 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Where the control group of this process is, if version 2 is mounted so that it can be seen.
-fn own_group() -> Option<PathBuf> {
-    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+/// Where the control group of a process is, if version 2 is mounted so that it can be seen.
+fn group_of(process: &str) -> Option<PathBuf> {
+    let own = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     located(&own, &mounts)
 }
@@ -82,6 +115,12 @@ mod tests {
         assert_eq!(found("4:memory:/x\n0::/a/b\n").as_deref(), Some("/sys/fs/cgroup/unified/b"));
         assert_eq!(found("0::/b\n"), None, "it is not below what is mounted");
         assert_eq!(found("4:memory:/x\n"), None, "there is no version 2");
+    }
+
+    #[test]
+    fn a_server_with_limits_has_its_leaves_one_further_down_and_itself_beside_them() {
+        let kinds = ["tine-7", "master", "12"].map(|name| kind(&Path::new("/cg").join(name)));
+        assert_eq!(kinds, [Kind::Leaves, Kind::Master, Kind::Leaf]);
     }
 
     #[test]

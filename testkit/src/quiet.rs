@@ -322,7 +322,8 @@ fn left_on_ports(server: &Server) -> Vec<String> {
 fn without_leaves(pid: u32, mut fds: BTreeMap<i32, String>) -> (BTreeMap<i32, String>, usize) {
     let (before, own) = (fds.len(), format!("/tine-{pid}"));
     let is_leaf = |link: &str| {
-        let Some((_, rest)) = link.split_once(&own) else { return false };
+        // With limits there are two such names, one in the other.
+        let Some((_, rest)) = link.rsplit_once(&own) else { return false };
         // The name may have a number more, where it was taken; what comes below it is a leaf.
         let rest = rest.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit());
         rest.strip_prefix('/').is_some_and(|leaf| leaf.starts_with(|c: char| c.is_ascii_digit()))

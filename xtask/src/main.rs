@@ -18,6 +18,7 @@ mod run;
 mod test;
 mod tidy;
 mod traces;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -92,6 +93,12 @@ const VERBS: &[Verb] = &[
         args: "[--events N] [--from N | --seed N]",
         about: "10,000,000 random events for admission, each answer checked against second books",
         run: traces::run,
+    },
+    Verb {
+        name: "vm",
+        args: "[--seconds S] [--kernel FILE]",
+        about: "boot another kernel in an emulator for what takes control groups with controllers; writes docs/vm.md",
+        run: vm::run,
     },
     Verb {
         name: "deny",

@@ -95,7 +95,7 @@ fn target() -> Result<PathBuf> {
 }
 
 /// The value of a key in a piece of JSON whose value is a string without escapes.
-fn string_of(json: &str, key: &str) -> Option<String> {
+pub fn string_of(json: &str, key: &str) -> Option<String> {
     let (_, rest) = json.split_once(&format!("\"{key}\":\""))?;
     let (value, _) = rest.split_once('"')?;
     (!value.contains('\\')).then(|| value.to_string())

@@ -9,8 +9,9 @@ use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tine::admit::Mask;
-use tine::{ACCEPTORS_MOST, OnFull, Penalties, Prefixes, Rate, Sequence, Span, Spares};
+use tine::{ACCEPTORS_MOST, Group, OnFull, Penalties, Prefixes, Rate, Sequence, Span, Spares};
 
+use crate::command::serve::amount;
 use crate::exit;
 
 /// Puts any program on the network, with a process for every client.
@@ -248,6 +249,20 @@ pub struct Serve {
     /// suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub rlimit: Vec<String>,
+
+    /// Limit the memory of each connection's program and all that it starts together: bytes, with a suffix K, M or G; beyond it
+    /// they are killed. Takes a control group, as --pids and --cpu do
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
+
+    /// Limit how many processes and threads each connection's program and all that it starts may be
+    #[arg(long, value_name = "N", value_parser = pids)]
+    pub pids: Option<u64>,
+
+    /// Limit the processor time of each connection's program and all that it starts, in hundredths of one processor; may be
+    /// over 100
+    #[arg(long, value_name = "PERCENT", value_parser = cpu)]
+    pub cpu: Option<u32>,
 
     /// Clients that may wait in the kernel's queue of each listener whose address does not say so itself
     #[arg(long, value_name = "N", default_value = "4096", value_parser = backlog)]
@@ -488,6 +503,29 @@ fn backlog(text: &str) -> Result<u32, String> {
 fn umask(text: &str) -> Result<u32, String> {
     let mask = u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777);
     mask.ok_or_else(|| "a mask is octal, 0 to 777".into())
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes =
+        amount(text).flatten().ok_or("it is a number of bytes, with K, M or G if it is large, as in 64M")?;
+    could_be(Group { memory: Some(bytes), ..Group::default() })?;
+    Ok(bytes)
+}
+
+fn pids(text: &str) -> Result<u64, String> {
+    let count = text.parse().unwrap_or(0);
+    could_be(Group { pids: Some(count), ..Group::default() })?;
+    Ok(count)
+}
+
+fn cpu(text: &str) -> Result<u32, String> {
+    let percent = text.parse().unwrap_or(0);
+    could_be(Group { cpu: Some(percent), ..Group::default() })?;
+    Ok(percent)
+}
+
+fn could_be(group: Group) -> Result<(), String> {
+    group.check().map_err(|why| why.to_string())
 }
 
 fn idle(text: &str) -> Result<u64, String> {

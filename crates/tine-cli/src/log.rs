@@ -195,6 +195,12 @@ fn ended(child: u32, peer: &Peer, outcome: &Outcome, to: &mut String) -> fmt::Re
     if !matches!(how, How::Setup(..)) {
         let cpu = bill.user + bill.system;
         write!(to, " cpu_ms={} rss_kb={}", cpu.as_millis(), bill.memory_peak_kib)?;
+        if let Some(peak) = bill.group_peak_kib {
+            write!(to, " group_kb={peak}")?;
+        }
+        if bill.oom_kills > 0 {
+            write!(to, " oom={}", bill.oom_kills)?;
+        }
         write!(to, " user_us={} sys_us={}", bill.user.as_micros(), bill.system.as_micros())?;
         write!(to, " faults={}+{}", bill.faults_major, bill.faults_minor)?;
         write!(to, " switches={}+{}", bill.switches_voluntary, bill.switches_forced)?;

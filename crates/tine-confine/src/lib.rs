@@ -6,7 +6,7 @@
 //! than was asked. This crate knows no network and can be used by itself.
 //!
 //! What there is so far is the child contract, the same whatever the master inherited: session, signals, limits,
-//! identity, directory, mask. Descriptors are placed by the caller, who knows them, with [`Step::Descriptors`] as name.
+//! identity, directory, mask; and [`Group`], which the caller carries out, who makes the groups. Descriptors are placed by the caller, who knows them, with [`Step::Descriptors`] as name.
 //!
 //! ```
 //! use tine_confine::Plan;
@@ -23,6 +23,7 @@
 mod ability;
 mod enter;
 mod filter;
+mod group;
 mod opens;
 mod plan;
 mod profile;
@@ -34,6 +35,7 @@ mod world;
 pub use ability::{Abilities, Missing};
 pub use enter::Prepared;
 pub use filter::{Answer, Denial, Opening, Wrong};
+pub use group::{Group, GroupError};
 pub use opens::{Connect, Opens};
 pub use plan::{Limit, Plan, PlanError, WhenMissing};
 pub use profile::{Bound, Layer, Line, Profile, ProfileError};

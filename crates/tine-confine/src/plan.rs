@@ -11,6 +11,7 @@ use tine_os::signal;
 
 use crate::ability::{Abilities, Missing};
 use crate::enter::Prepared;
+use crate::group::{Group, GroupError};
 use crate::opens::Opens;
 use crate::profile::{Layer, Profile};
 use crate::wear::Wear;
@@ -37,6 +38,9 @@ pub struct Plan {
     pub when_missing: WhenMissing,
     /// The programs that it becomes: they can be seen and executed whatever else can.
     pub programs: Vec<PathBuf>,
+    /// Limits for it and all that it starts together. They are those of the group that it is born in, so there is nothing that
+    /// it does about them itself.
+    pub group: Group,
 }
 
 /// What becomes of a server whose plan cannot be had in full.
@@ -104,6 +108,8 @@ pub enum PlanError {
     Call(String),
     /// Layers that cannot be had here.
     Missing(Vec<Missing>),
+    /// A limit for a child and all that it starts that none could keep to.
+    Group(GroupError),
 }
 
 impl Default for Plan {
@@ -118,6 +124,7 @@ impl Default for Plan {
             world: World::default(),
             when_missing: WhenMissing::default(),
             programs: Vec::new(),
+            group: Group::default(),
         }
     }
 }
@@ -148,6 +155,7 @@ impl Plan {
         if self.umask & !0o777 != 0 {
             return Err(PlanError::Umask(self.umask));
         }
+        self.group.check().map_err(PlanError::Group)?;
         let root = identity::effective_uid() == 0;
         if let Some(who) = self.identity.as_ref().filter(|_| !root) {
             if who.uid != identity::effective_uid() {
@@ -266,6 +274,7 @@ impl fmt::Display for PlanError {
                 f.write_str("this system cannot confine children as asked")?;
                 all.iter().filter(|one| one.refuses).try_for_each(|one| write!(f, "\n  {one}"))
             }
+            Self::Group(why) => write!(f, "limits of a group: {why}"),
             Self::Umask(mask) => write!(f, "umask {mask:o}: a mask has nine bits, 0 to 777"),
         }
     }
@@ -275,6 +284,7 @@ impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Directory(_, why) | Self::Path(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
+            Self::Group(why) => Some(why),
             _ => None,
         }
     }

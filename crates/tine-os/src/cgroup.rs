@@ -2,11 +2,13 @@
 //!
 //! A [`Parent`] is a directory of ours in the control group that this process was started in; its leaves have numbers and
 //! are used again and again. Nobody gets away from a leaf by forking, by a session of its own or by ignoring signals,
-//! and no count or limit is asked for, so that no controller need be there. Version 2 of control groups only, which older
-//! systems mount beside the first. Nothing here moves this process itself.
+//! and unless a limit is asked for no controller need be there. Version 2 of control groups only, which older
+//! systems mount beside the first. Nothing here moves this process itself, but [`Delegated`], which limits take.
 //!
 //! cgroups(7), cgroup_namespaces(7), proc_pid_mountinfo(5), flock(2); Documentation/admin-guide/cgroup-v2.rst of the
 //! kernel.
+
+mod delegated;
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fmt::{self, Write};
@@ -21,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::process::{PidfdFlags, pidfd_open};
 
+pub use self::delegated::Delegated;
 use crate::spawn::With;
 use crate::{Forked, Pid, fault, fd, fork, plain, socket, wait};
 
@@ -65,8 +68,15 @@ impl Parent {
     /// Each says what was tried on which path: `NotFound` when version 2 is not mounted or this process's group is not below
     /// the mount, EACCES, EPERM and EROFS when it may not make groups there, EAGAIN when there are as many as are allowed.
     pub fn find_and_make(name: &str) -> io::Result<Parent> {
-        let path = find()?;
-        let home = open_directory(rustix::fs::CWD, &path).map_err(|why| said("open", &path, &why))?;
+        Parent::make_in(&find()?, name)
+    }
+
+    /// As [`Parent::find_and_make`], in another group than this process's own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn make_in(path: &Path, name: &str) -> io::Result<Parent> {
+        let home = open_directory(rustix::fs::CWD, path).map_err(|why| said("open", path, &why))?;
         for n in 1..=NAMES_MOST {
             let name = if n == 1 { name.to_owned() } else { format!("{name}-{n}") };
             if let Some(parent) = Parent::take(&home, &path.join(name))? {
@@ -116,6 +126,17 @@ impl Parent {
         &self.path
     }
 
+    /// Hands controllers down to its leaves, for [`Parent::set_leaf`]: those that it has been handed down itself, as within a
+    /// [`Delegated`].
+    ///
+    /// # Errors
+    /// ENOENT for a controller that it has not, EBUSY when a process is in it.
+    pub fn enable(&self, controllers: &[&str]) -> io::Result<()> {
+        let on = delegated::switch('+', controllers);
+        write_file(&self.leaves, c"cgroup.subtree_control", on.as_bytes())
+            .map_err(|why| said(&format!("write {on} to"), &self.path.join("cgroup.subtree_control"), &why))
+    }
+
     /// The descriptor by which all leaves are reached: above 15 and close-on-exec, for a process that looks after them. Whoever
     /// may write there could make leaves of its own.
     pub fn descriptor(&self) -> RawFd {
@@ -131,6 +152,39 @@ impl Parent {
         Ok(rustix::fs::mkdirat(&self.leaves, Name::of_leaf(n).as_c_str(), DIRECTORY_MODE)?)
     }
 
+    /// Sets what a leaf may use.
+    ///
+    /// # Errors
+    /// Which file was written to, and what the kernel said: ENOENT without the controller, EINVAL and ERANGE for a value that
+    /// it does not take.
+    pub fn set_leaf(&self, n: u32, settings: &[Setting]) -> io::Result<()> {
+        for Setting { file, value, required } in settings {
+            match self.write(n, file, value.as_bytes()) {
+                Err(why) if why.kind() == io::ErrorKind::NotFound && !required => {}
+                other => {
+                    other.map_err(|why| step(&format!("write {value} to {file} of a control group"), &why))?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a leaf with the memory controller has come to.
+    ///
+    /// # Errors
+    /// ENOENT when there is none of this number, or it has not that controller.
+    pub fn memory_of_leaf(&self, n: u32) -> io::Result<Memory> {
+        let peak = match self.read(n, "memory.peak") {
+            // Before Linux 5.19 nobody kept it.
+            Err(why) if why.kind() == io::ErrorKind::NotFound => None,
+            other => number(&other?),
+        };
+        let events = self.read(n, "memory.events")?;
+        let mut lines = events.split(|byte| *byte == b'\n');
+        let kills = lines.find_map(|line| line.strip_prefix(b"oom_kill ")).and_then(number).unwrap_or(0);
+        Ok(Memory { peak, kills })
+    }
+
     /// Removes a leaf.
     ///
     /// # Errors
@@ -138,6 +192,15 @@ impl Parent {
     pub fn remove_leaf(&self, n: u32) -> io::Result<()> {
         fault::point("rmdir")?;
         Ok(rustix::fs::unlinkat(&self.leaves, Name::of_leaf(n).as_c_str(), AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes a leaf with all groups that a program has made in it, as deep as [`Parent::remove`] looks.
+    ///
+    /// # Errors
+    /// EBUSY when somebody is in it or below, ENOENT when there is none of this number.
+    pub fn remove_leaf_and_below(&self, n: u32) -> io::Result<()> {
+        let name = Name::of_leaf(n);
+        remove(&self.leaves, OsStr::from_bytes(name.as_c_str().to_bytes()), DEPTH_MOST, &mut { LEAVES_MOST })
     }
 
     /// Opens a leaf, for children to be born in: [`fork_with`](crate::fork::fork_with), [`spawn`](crate::spawn).
@@ -204,15 +267,17 @@ impl Parent {
         sweep_all(&home, prefix, self.path.file_name().unwrap_or_default())
     }
 
-    /// Tries it out, with a leaf and a child that is killed in it: what works now will work for clients.
+    /// Tries it out, with a leaf and a child that is killed in it, and with what leaves are to be set to: what works now will work
+    /// for clients.
     ///
     /// # Errors
     /// Which step failed, and why.
-    pub fn works(&self) -> io::Result<()> {
+    pub fn works(&self, settings: &[Setting]) -> io::Result<()> {
         // Of a trial that was broken off, by a fault that has passed since.
         let _ = self.remove_leaf(PROBE);
         self.make_leaf(PROBE).map_err(|why| step("make a control group", &why))?;
-        let tried = self.try_leaf();
+        // In this order, so that a child is not measured by what another program needs.
+        let tried = self.try_leaf().and_then(|()| self.set_leaf(PROBE, settings));
         let removed = self.remove_leaf(PROBE).map_err(|why| step("remove a control group", &why));
         tried.and(removed)
     }
@@ -275,6 +340,33 @@ impl Parent {
     fn write(&self, n: u32, file: &str, text: &[u8]) -> io::Result<()> {
         write_file(&self.leaves, Name::of(n, file).as_c_str(), text)
     }
+
+    fn read(&self, n: u32, file: &str) -> io::Result<Vec<u8>> {
+        let file = open_file(&self.leaves, Name::of(n, file).as_c_str(), OFlags::RDONLY)?;
+        // Some 80 bytes, at most, in Linux 6.18.
+        let (text, length) = read_text(&file)?;
+        Ok(text[..length].to_vec())
+    }
+}
+
+/// A file of a group, and what is to be written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name, such as `pids.max`.
+    pub file: &'static str,
+    /// What it is set to.
+    pub value: String,
+    /// Whether it is a mistake when there is no such file.
+    pub required: bool,
+}
+
+/// The memory of all processes of a group, with what the kernel holds for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The most that it was, in bytes, if the kernel keeps that (from Linux 5.19 on).
+    pub peak: Option<u64>,
+    /// How many processes were killed since there was no more.
+    pub kills: u64,
 }
 
 /// Tells that it lives, and stays until it is killed; or until its parent has ended.
@@ -492,14 +584,24 @@ fn uninterrupted<T>(call: &'static str, make: impl Fn() -> io::Result<T>) -> io:
 /// What an open `cgroup.events` says now.
 fn is_populated(events: &OwnedFd) -> io::Result<bool> {
     // Some 50 bytes in Linux 6.18.
-    let (text, length) = uninterrupted("read", || {
-        let mut text = [0; 256];
-        let length = rustix::io::pread(events, &mut text[..], 0)?;
-        Ok((text, length))
-    })?;
+    let (text, length) = read_text(events)?;
     let mut lines = text[..length].split(|byte| *byte == b'\n');
     let populated = lines.find_map(|line| line.strip_prefix(b"populated "));
     populated.map(|value| value != b"0").ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// What an open file of a group says now, as far as there is room.
+fn read_text(file: &OwnedFd) -> io::Result<([u8; 256], usize)> {
+    uninterrupted("read", || {
+        let mut text = [0; 256];
+        let length = rustix::io::pread(file, &mut text[..], 0)?;
+        Ok((text, length))
+    })
+}
+
+/// The number that a file of a group has.
+fn number(text: &[u8]) -> Option<u64> {
+    str::from_utf8(text.trim_ascii_end()).ok()?.parse().ok()
 }
 
 /// Waits for one event of one descriptor.
@@ -692,6 +794,7 @@ mod tests {
     #[test]
     fn the_longest_name_has_room() {
         assert_eq!(Name::of(u32::MAX, "cgroup.events").as_c_str(), c"4294967295/cgroup.events");
+        assert_eq!(Name::of(u32::MAX, "memory.oom.group").as_c_str(), c"4294967295/memory.oom.group");
         assert_eq!(Name::of_leaf(0).as_c_str(), c"0");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io};
 
-use tine_confine::PlanError;
+use tine_confine::{Group, PlanError};
 use tine_os::{ForkError, plain};
 
 use crate::addr::AddrError;
@@ -72,6 +72,13 @@ pub enum StartError {
     Rules(String),
     /// A plan for the children that cannot be carried out.
     Plan(PlanError),
+    /// Limits of all that a connection's child starts, which take control groups that cannot be had.
+    Group {
+        /// Which limits.
+        group: Group,
+        /// Why, and what to do.
+        error: io::Error,
+    },
     /// The master was forked off and could not begin; what it said.
     Master(String),
     /// A system call.
@@ -173,6 +180,7 @@ impl fmt::Display for StartError {
             Self::Acceptors { most } => write!(f, "there can be {most} acceptors at most"),
             Self::Listener { listen, why } => write!(f, "a socket of {listen} for each acceptor: {why}"),
             Self::Plan(why) => why.fmt(f),
+            Self::Group { group, error } => write!(f, "limit each connection ({group}): {}", plain(error)),
             Self::Master(why) | Self::Rules(why) => f.write_str(why),
             Self::System { what, error } => write!(f, "{what}: {}", plain(error)),
         }
@@ -185,7 +193,7 @@ impl error::Error for StartError {
             Self::Fork(why) => Some(why),
             Self::Plan(why) => Some(why),
             Self::Listener { why, .. } => Some(why),
-            Self::System { error, .. } => Some(error),
+            Self::System { error, .. } | Self::Group { error, .. } => Some(error),
             _ => None,
         }
     }

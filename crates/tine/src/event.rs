@@ -245,6 +245,11 @@ pub struct Bill {
     pub system: Duration,
     /// The largest resident set, in KiB.
     pub memory_peak_kib: u64,
+    /// The most memory that the child and all that it has started came to together, in KiB, as its control group counts it: where
+    /// that is limited ([`Group::memory`](crate::Group::memory)), from Linux 5.19 on.
+    pub group_peak_kib: Option<u64>,
+    /// How many of them were killed since they had come to that limit.
+    pub oom_kills: u64,
     /// Page faults that needed the disk.
     pub faults_major: u64,
     /// Page faults that did not.

@@ -214,7 +214,8 @@ impl Server {
         self
     }
 
-    /// What children give up before they meet their client.
+    /// What children give up before they meet their client, and what each may use together with all that it starts
+    /// ([`Group`](crate::Group), for programs only).
     pub fn confine(mut self, plan: Plan) -> Server {
         self.plan = plan;
         self
@@ -445,8 +446,12 @@ impl Server {
         let cots = if programs && !plan.becomes_known_user() { COTS } else { 0 };
         // What is confined is born from a template, which has a nursery of its own.
         let nursery = if cots > 0 && !plan.confines() { Nursery::new(cots, || None).ok() } else { None };
-        let (mut trees, why) =
-            Trees::new(self.keep, programs).map_err(system("hold the processes of a connection together"))?;
+        let group = self.plan.group;
+        let trees = Trees::new(self.keep, programs, group);
+        let (mut trees, why) = trees.map_err(|error| match group.is_limited() {
+            true => StartError::Group { group, error },
+            false => system("hold the processes of a connection together")(error),
+        })?;
         let mut events = events;
         if let Some(why) = &why {
             events(&Event::Trees { by: trees.name(), why });
@@ -458,7 +463,7 @@ impl Server {
         let crew = self.crew(&base)?;
         if let Some(crew) = &crew {
             // Each acceptor has its own; what is left by one that dies comes to its parent.
-            trees = Trees::new(Keep::Subreaper, programs).map_err(system("become the parent of orphans"))?.0;
+            trees = trees.left_to_others(programs).map_err(system("become the parent of orphans"))?;
             self.seat(crew, &mut events)?;
         }
         let desk = Rc::new(Desk { plan, null, log, reports, orphans, master });

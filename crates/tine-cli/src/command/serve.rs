@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tine::admit::{Rule, Who};
 use tine::{
-    Balancers, Bind, DatagramMode, Error, Event, Identity, Keep, Layer, Limit, Limits, Listen, Memory, OnFull, Opens,
+    Balancers, Bind, DatagramMode, Error, Event, Group, Identity, Keep, Layer, Limit, Limits, Listen, Memory, OnFull, Opens,
     Orphans, Plan, PlanError, Prefixes, Profile, Program, Rules, Server, Sockets, Stderr, Transport, WhenMissing,
     World,
 };
@@ -310,7 +310,17 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
             flags::ConfineMissing::Warn => WhenMissing::Warn,
         },
         programs: Vec::new(),
+        group: Group { memory: flags.memory, pids: flags.pids, cpu: flags.cpu },
     };
+    if plan.group.is_limited() && flags.trees == flags::Trees::Subreaper {
+        let given =
+            [flags.memory.map(|_| "--memory"), flags.pids.map(|_| "--pids"), flags.cpu.map(|_| "--cpu")];
+        let given: Vec<_> = given.into_iter().flatten().collect();
+        return Err(Failure::operator(format_args!(
+            "{}: that takes a control group for each connection; leave out --trees subreaper",
+            given.join(", ")
+        )));
+    }
     for (flag, given) in [
         ("--root", flags.root.is_some()),
         ("--bind", !flags.bind.is_empty()),
@@ -458,7 +468,7 @@ fn limit(text: &str) -> Result<Limit, Failure> {
 }
 
 /// A number with a suffix; the inner `None` is unlimited.
-fn amount(text: &str) -> Option<Option<u64>> {
+pub fn amount(text: &str) -> Option<Option<u64>> {
     if text == "unlimited" {
         return Some(None);
     }

@@ -78,11 +78,11 @@ fn enter(parent: &Parent, n: u32) -> (Pid, UnixStream, UnixStream) {
 fn what_is_needed_of_control_groups_works() {
     let Some(parent) = parent("works") else { return };
     for _ in 0..3 {
-        parent.works().expect("all of it");
+        parent.works(&[]).expect("all of it");
     }
     assert_eq!(std::fs::read_dir(parent.path()).expect("a directory").filter(is_directory).count(), 0);
     remove(&parent);
-    let told = parent.works().expect_err("it is removed").to_string();
+    let told = parent.works(&[]).expect_err("it is removed").to_string();
     assert!(told.starts_with("make a control group: "), "{told}");
 }
 

@@ -172,6 +172,8 @@ pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, wall: Duration) ->
         user: usage.user,
         system: usage.system,
         memory_peak_kib: usage.memory_peak_kib,
+        group_peak_kib: None,
+        oom_kills: 0,
         faults_major: usage.faults_major,
         faults_minor: usage.faults_minor,
         switches_voluntary: usage.switches_voluntary,

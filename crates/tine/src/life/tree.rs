@@ -2,7 +2,8 @@
 //!
 //! Where a control group can be had (cgroups(7), version 2), each child begins in a leaf of its own, from a pool: whatever
 //! it starts is in it too, whichever session or parent that finds itself, and cgroup.kill ends all of it at once.
-//! Elsewhere each child is the subreaper of what it starts (prctl(2), PR_SET_CHILD_SUBREAPER): orphans become its
+//! A plan that limits all of a connection together ([`Group`]) takes such leaves, with controllers, and then it is made ready for
+//! them as `tine_os::cgroup::Delegated` says. Elsewhere each child is the subreaper of what it starts (prctl(2), PR_SET_CHILD_SUBREAPER): orphans become its
 //! children, and when it ends, ours, which are found and killed one generation after the other. The first is airtight; the
 //! second is outrun by a program that forks faster than it is looked for.
 //!
@@ -14,7 +15,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use tine_os::cgroup::{self, Leaf, Parent};
+use tine_confine::Group;
+use tine_os::cgroup::{self, Delegated, Leaf, Memory, Parent, Setting};
 use tine_os::signal::{self, Signal};
 use tine_os::{Pid, orphan};
 
@@ -52,6 +54,10 @@ pub(crate) struct Trees {
     look: Option<Instant>,
     /// Among how many they were looked for last.
     looked_at: usize,
+    /// What each connection may use in all.
+    group: Group,
+    /// Where leaves can have limits, if they are to have any. Behind `by`, whose groups are in it and go first.
+    delegated: Option<Delegated>,
 }
 
 #[derive(Debug)]
@@ -79,6 +85,11 @@ struct Pool {
     spent: BTreeSet<u32>,
     /// Numbers that were given out so far.
     known: u32,
+    /// What a leaf is set to when it is made.
+    settings: Vec<Setting>,
+    /// Whether a leaf is made anew for each child: the memory that one has come to is its connection's own then, and nothing of
+    /// another's counts against its limit.
+    anew: bool,
 }
 
 /// Who is left, by leaf or by process.
@@ -126,7 +137,36 @@ impl Trees {
 
     /// Makes ready for children, which are programs or not. Also gives why there is no control group, where there might have
     /// been one.
-    pub(crate) fn new(keep: Keep, programs: bool) -> io::Result<(Trees, Option<io::Error>)> {
+    ///
+    /// Where connections have limits, this process is moved to another control group; what cannot be limited is an error.
+    pub(crate) fn new(keep: Keep, programs: bool, group: Group) -> io::Result<(Trees, Option<io::Error>)> {
+        let delegated = match limits_of(keep, programs, group)? {
+            Some(controllers) => Some(Delegated::take(&name(), GROUPS, &controllers)?),
+            None => None,
+        };
+        Trees::within(keep, programs, group, delegated)
+    }
+
+    /// As [`Trees::new`], for a process that was forked by the one that these are of, and bears children of its own.
+    pub(crate) fn of_another(&mut self, keep: Keep, programs: bool) -> io::Result<Trees> {
+        let delegated = self.delegated.take().inspect(Delegated::lend);
+        Trees::within(keep, programs, self.group, delegated).map(|(trees, _)| trees)
+    }
+
+    /// The trees of a process that has others bear children, in place of those that were to show that it can be done.
+    pub(crate) fn left_to_others(mut self, programs: bool) -> io::Result<Trees> {
+        // Its own groups go now; where others make theirs stays.
+        self.by = By::Nothing;
+        Trees::within(Keep::Subreaper, programs, self.group, self.delegated.take()).map(|(trees, _)| trees)
+    }
+
+    fn within(
+        keep: Keep,
+        programs: bool,
+        group: Group,
+        delegated: Option<Delegated>,
+    ) -> io::Result<(Trees, Option<io::Error>)> {
+        let pool = || Pool::new(delegated.as_ref(), group);
         let (by, why) = match keep {
             Keep::Subreaper => (By::Subreaper, None),
             // A handler's child is made by the C library's fork, which knows no groups, and moving it afterwards can take
@@ -136,13 +176,15 @@ impl Trees {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, why));
             }
             Keep::Auto if !programs => (By::Subreaper, None),
-            Keep::Cgroup => (By::Cgroup(Pool::new()?), None),
-            Keep::Auto => match Pool::new() {
+            Keep::Cgroup => (By::Cgroup(pool()?), None),
+            Keep::Auto => match pool() {
                 Ok(pool) => (By::Cgroup(pool), None),
+                // There are limits to be kept.
+                Err(why) if group.is_limited() => return Err(why),
                 Err(why) => (By::Subreaper, Some(why)),
             },
         };
-        let mut trees = Trees { by, left: Left::default(), look: None, looked_at: 0 };
+        let mut trees = Trees { by, left: Left::default(), look: None, looked_at: 0, group, delegated };
         if let By::Subreaper = trees.by {
             // Whoever was a child of this process before the server began is no orphan of any connection.
             let mut strangers = Vec::new();
@@ -224,6 +266,17 @@ impl Trees {
                 let doomed = self.left.doom(child, Instant::now());
                 signal::send_group(child, Signal::KILL).and(doomed)
             }
+        }
+    }
+
+    /// What memory a connection has come to with all that it has started, where that is limited. To be asked before
+    /// [`Trees::ended`]; what is left of it afterwards is on nobody's bill.
+    pub(crate) fn memory(&self, branch: Branch) -> io::Result<Option<Memory>> {
+        match (&self.by, branch) {
+            (By::Cgroup(pool), Branch::Leaf(leaf)) if self.group.memory.is_some() => {
+                pool.parent.memory_of_leaf(leaf).map(Some)
+            }
+            _ => Ok(None),
         }
     }
 
@@ -331,10 +384,11 @@ impl Trees {
 
     /// Takes the groups away, when nobody is in them any more.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        match &self.by {
+        let cleared = match &self.by {
             By::Cgroup(pool) => pool.parent.remove(),
             _ => Ok(()),
-        }
+        };
+        cleared.and(self.delegated.as_ref().map_or(Ok(()), Delegated::leave))
     }
 
     fn look_soon(&mut self, killing: bool, now: Instant) {
@@ -347,10 +401,36 @@ impl Trees {
     }
 }
 
+/// The controllers that limits take, if there are any; and whether there can be.
+fn limits_of(keep: Keep, programs: bool, group: Group) -> io::Result<Option<Vec<&'static str>>> {
+    let refused = |why: &'static str| Err(io::Error::new(io::ErrorKind::Unsupported, why));
+    match keep {
+        _ if !group.is_limited() => Ok(None),
+        _ if !programs => refused(
+            "they need a control group for each connection, and handlers and datagrams' workers have none: serve a program, or \
+             limit what one process may use (Plan::limits)",
+        ),
+        Keep::Subreaper => refused(
+            "they need a control group for each connection, and connections are to be held together by subreapers: leave out \
+             --trees subreaper (Keep::Subreaper)",
+        ),
+        Keep::Auto | Keep::Cgroup => Ok(Some(group.controllers())),
+    }
+}
+
+/// The name of this process's groups.
+fn name() -> String {
+    format!("{GROUPS}{}", Pid::own())
+}
+
 impl Pool {
-    fn new() -> io::Result<Pool> {
-        let parent = Parent::find_and_make(&format!("{GROUPS}{}", Pid::own()))?;
-        if let Err(why) = parent.works() {
+    fn new(delegated: Option<&Delegated>, group: Group) -> io::Result<Pool> {
+        let (parent, settings) = match delegated {
+            None => (Parent::find_and_make(&name())?, Vec::new()),
+            Some(delegated) => (Parent::make_in(delegated.path(), &name())?, group.settings()),
+        };
+        let enabled = if delegated.is_some() { parent.enable(&group.controllers()) } else { Ok(()) };
+        if let Err(why) = enabled.and_then(|()| parent.works(&settings)) {
             // Nobody is in it: there is nothing more to be said than why it does not work.
             let _ = parent.remove();
             return Err(why);
@@ -367,6 +447,8 @@ impl Pool {
             gone: Vec::new(),
             spent: BTreeSet::new(),
             known: 0,
+            settings,
+            anew: group.memory.is_some(),
         })
     }
 
@@ -393,6 +475,11 @@ impl Pool {
     fn make(&mut self) -> io::Result<u32> {
         let leaf = self.gone.last().copied().unwrap_or(self.known);
         self.parent.make_leaf(leaf)?;
+        if let Err(why) = self.parent.set_leaf(leaf, &self.settings) {
+            // Nobody is in it; should it stay all the same, the next one made says that there is one of this number.
+            let _ = self.parent.remove_leaf(leaf);
+            return Err(why);
+        }
         if self.gone.pop().is_none() {
             self.known += 1;
         }
@@ -419,12 +506,17 @@ impl Pool {
 
     /// A leaf that nobody is in any more.
     fn give_back(&mut self, leaf: u32, open: Option<Leaf>) -> io::Result<()> {
-        if !self.spent.remove(&leaf) {
+        if !self.spent.remove(&leaf) && !self.anew {
             self.rest(leaf, open);
             return Ok(());
         }
-        // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others.
-        self.parent.remove_leaf(leaf).map(|()| self.gone.push(leaf))
+        // One that cannot be removed, for groups that a program has made in it, is used no more; it goes with the others. Where that
+        // would be one for each connection, those groups go too.
+        let removed = match self.anew {
+            true => self.parent.remove_leaf_and_below(leaf),
+            false => self.parent.remove_leaf(leaf),
+        };
+        removed.map(|()| self.gone.push(leaf))
     }
 }
 
@@ -502,5 +594,25 @@ impl Left {
             done = done.and(killed).and(doomed);
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_take_a_control_group_and_where_none_can_be_it_is_said_why() {
+        let limited = Group { pids: Some(3), cpu: Some(50), ..Group::default() };
+        let said = |keep, programs| limits_of(keep, programs, limited).expect_err("it cannot be").to_string();
+        assert!(said(Keep::Auto, false).contains("handlers"));
+        assert!(said(Keep::Cgroup, false).contains("handlers"));
+        assert!(said(Keep::Subreaper, true).contains("--trees subreaper"));
+        for keep in [Keep::Auto, Keep::Cgroup] {
+            assert_eq!(limits_of(keep, true, limited).unwrap(), Some(vec!["pids", "cpu"]));
+        }
+        for keep in [Keep::Auto, Keep::Cgroup, Keep::Subreaper] {
+            assert_eq!(limits_of(keep, false, Group::default()).unwrap(), None);
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::life::end::Ends;
 use crate::life::reap::{self, Reports};
 use crate::life::serve::Service;
 use crate::life::slot::Slots;
-use crate::life::tree::{Branch, Trees};
+use crate::life::tree::Branch;
 use crate::mode::acceptors::{Crew, Notes, RECORDS, seat};
 use crate::mode::each;
 use crate::mode::spare::Parked;
@@ -225,7 +225,7 @@ impl Master {
         (desk.reports, desk.master) = (Reports::new(foreign)?, Pid::own());
         self.template = None;
         self.slots = Slots::of_seat(seat(at));
-        self.workplace.trees = Trees::new(self.keep, self.programs)?.0;
+        self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
         if self.nursery.is_some() {
             self.workplace.trees.keep_open();
         }

@@ -107,6 +107,16 @@ impl Master {
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
         outcome.cause = self.ends.ended(mark(child.ticket, pid));
+        match self.workplace.trees.memory(child.branch) {
+            Ok(memory) => {
+                let memory = memory.unwrap_or_default();
+                outcome.bill.group_peak_kib = memory.peak.map(|bytes| bytes / 1024);
+                outcome.bill.oom_kills = memory.kills;
+            }
+            Err(error) => {
+                (self.events)(&Event::Odd { what: "read the memory of a control group", error: &error })
+            }
+        }
         let kept = self.workplace.trees.ended(child.branch, outcome.cause.is_some(), now);
         self.tell_unless_killed(kept);
         self.account_for(pid, &child, &outcome, service);
