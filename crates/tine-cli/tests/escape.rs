@@ -31,7 +31,7 @@ fn an_ordinary_user_gets_out_by_each_way_that_takes_no_root_when_nothing_is_conf
     if left_out_without_root("the ways out of another user's programs") {
         return;
     }
-    let wrong = differences_open(&Scenario::new(&[]).as_nobody(), &wanted());
+    let wrong = differences_open(&Scenario::new(&[]).by_nobody(), &wanted());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

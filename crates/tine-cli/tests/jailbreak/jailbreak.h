@@ -96,7 +96,7 @@ extern const struct attempt processes_attempts[], keys_attempts[], namespaces_at
     privileges_attempts[], kernel_attempts[], network_attempts[], files_attempts[], descriptors_attempts[], resources_attempts[],
     remains_attempts[];
 
-// What `jailbreak control NAME` does before the attempt: opens or maps what the attempt looks for.
+// What `jailbreak control NAME` does before the attempt: makes what the attempt looks for.
 void control_descriptors(const char *name);
 
 _Noreturn void victim(int argc, char **argv);

@@ -88,7 +88,7 @@ impl Scenario {
     }
 
     /// The programs as an ordinary user.
-    pub fn as_nobody(self) -> Scenario {
+    pub fn by_nobody(self) -> Scenario {
         Scenario { user: NOBODY, ..self }
     }
 
@@ -195,7 +195,8 @@ impl<'a> Scene<'a> {
         keys.extend([("master-key", "half-a-".into()), ("master-key-end", format!("key-{word}"))]);
 
         let place = format!("PLACE={}", "-".repeat(80));
-        let mut args: Vec<&str> = vec!["127.0.0.1:0", "-v", "--drain", "1", "--per-source", "9", "-E", &place];
+        let mut args: Vec<&str> =
+            vec!["127.0.0.1:0", "-v", "--drain", "1", "--per-source", "9", "-E", &place];
         args.extend(scenario.flags.iter().map(String::as_str));
         args.extend(attempt.flags);
         if scenario.user != 0 {
@@ -238,7 +239,8 @@ impl<'a> Scene<'a> {
         let others = || descendants(self.server.pid()).into_iter().filter(|pid| Some(*pid) != known);
         let is_it = |pid: &u32| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let number = procfs::value_of(&status, "NSpid").and_then(|all| all.split_whitespace().next_back());
+            let number =
+                procfs::value_of(&status, "NSpid").and_then(|all| all.split_whitespace().next_back());
             number == Some(own.as_str()) && procfs::value_of(&status, "Name") == Some("jailbreak")
         };
         let pid = until_within(SOON, || others().find(is_it)).ok_or(format!("nobody is {own} in there"))?;
@@ -249,9 +251,8 @@ impl<'a> Scene<'a> {
         let (mut client, pid) = self.client()?;
         client.say(&self.line("victim", &[]))?;
         let line = client.line().ok_or("the victim said nothing")?;
-        let value = |key: &str| {
-            support::value(&line, key).map(str::to_owned).ok_or(format!("no {key}= in {line:?}"))
-        };
+        let value =
+            |key: &str| support::value(&line, key).map(str::to_owned).ok_or(format!("no {key}= in {line:?}"));
         self.keys.extend([("victim", pid.to_string()), ("victim-own", value("own")?)]);
         self.keys.extend([("address", value("address")?), ("scratch-address", value("scratch")?)]);
         self.keys.extend([("victim-fd", value("fd")?)]);
@@ -291,9 +292,8 @@ impl<'a> Scene<'a> {
     /// A program whose client hears nothing has said it in the log, or has died.
     fn said_in_the_log(&self, from: usize, pid: u32) -> Outcome {
         let name = self.attempt.name;
-        let is_end = |line: &str| {
-            line.starts_with("end ") && support::value(line, "child") == Some(&*pid.to_string())
-        };
+        let is_end =
+            |line: &str| line.starts_with("end ") && support::value(line, "child") == Some(&*pid.to_string());
         let said = |line: &str| Outcome::of(name, line);
         match self.server.log_within(from, SOON, |line| is_end(line) || said(line).is_some()) {
             Err(why) => Outcome::Broken(format!("it said nothing, and the log: {why}")),
@@ -331,8 +331,10 @@ impl<'a> Scene<'a> {
     }
 
     fn with_little_memory(&mut self) -> Outcome {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap_or_default();
-        let kib = procfs::value_of(&status, "VmSize").and_then(|size| size.split(' ').next()?.parse::<u64>().ok());
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.server.pid())).unwrap_or_default();
+        let kib =
+            procfs::value_of(&status, "VmSize").and_then(|size| size.split(' ').next()?.parse::<u64>().ok());
         let limit = Some(kib.expect("a living process") * 1024 + (16 << 20));
         let pid = Pid::from_raw(self.server.pid() as i32).expect("a pid of the kernel's");
         let old = prlimit(Some(pid), Resource::As, Rlimit { current: None, maximum: None });
@@ -366,7 +368,8 @@ impl<'a> Scene<'a> {
             }
             Proof::VictimStops => {
                 let stopped = || procfs::stat(pid).is_some_and(|stat| stat.state == 'T').then_some(());
-                let outcome = until_within(SOON, stopped).map_or_else(|| not("the victim runs"), |()| said.clone());
+                let outcome =
+                    until_within(SOON, stopped).map_or_else(|| not("the victim runs"), |()| said.clone());
                 support::send(pid, Signal::CONT);
                 outcome
             }
@@ -403,9 +406,13 @@ impl<'a> Scene<'a> {
                 if until_within(SOON, dead).is_none() {
                     return Outcome::Broken("its sibling, which did nothing, lives on as well".into());
                 }
-                let left = marked(&self.mark);
-                left.iter().for_each(|pid| end(*pid));
-                if left.is_empty() { not("it died with its master") } else { said }
+                match until_within(SOON, || marked(&self.mark).is_empty().then_some(())) {
+                    Some(()) => Outcome::Blocked("it was killed with its master".into()),
+                    None => {
+                        marked(&self.mark).into_iter().for_each(end);
+                        said
+                    }
+                }
             }
         }
     }

@@ -62,7 +62,13 @@ static void s9_clone3_userns(void) {
 
 // A mount that nobody else sees, with nothing but what a user namespace gives.
 static void s9_userns_mount(void) {
+    char users[64], groups[64];
+    snprintf(users, sizeof users, "0 %d 1", geteuid());
+    snprintf(groups, sizeof groups, "0 %d 1", getegid());
     try("unshare", unshare(CLONE_NEWUSER | CLONE_NEWNS));
+    put("/proc/self/setgroups", 0, "deny");
+    put("/proc/self/uid_map", 0, users);
+    put("/proc/self/gid_map", 0, groups);
     try("mount", mounts("none", given("scratch"), "tmpfs", 0));
     put(inside("scratch", "made"), O_CREAT, "x");
     succeeded("a file in a file system of its own");

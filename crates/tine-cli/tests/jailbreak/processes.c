@@ -167,10 +167,10 @@ static void s3_own_memory(void) {
             ssize_t got = pread(memory, piece, to - at < size ? to - at : size, at);
             if (got <= 0) break;
             seen += got;
-            char *hit = memmem(piece, got, found, length);
-            // Our own copy of what we look for is on the stack.
-            if (hit && (at + (hit - piece) < (unsigned long)found || at + (hit - piece) >= (unsigned long)found + sizeof found))
-                succeeded("the master's key is in this process's memory");
+            for (char *hit = piece; (hit = memmem(hit, piece + got - hit, found, length)); hit++) {
+                unsigned long place = at + (hit - piece), own = (unsigned long)found;
+                if (place < own || place >= own + sizeof found) succeeded("the master's key is in this process's memory");
+            }
         }
     char reason[64];
     snprintf(reason, sizeof reason, "not in %zu KiB", seen >> 10);

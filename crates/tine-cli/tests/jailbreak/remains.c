@@ -113,7 +113,9 @@ static void s29_key(void) {
     char name[64], text[64];
     snprintf(name, sizeof name, "tine-left-%s", given("token"));
     if (stage("leave")) {
-        try("add_key", syscall(SYS_add_key, "user", name, given("token"), strlen(given("token")), -4 /* the user's keyring */));
+        long key = syscall(SYS_add_key, "user", name, given("token"), strlen(given("token")), -4 /* the user's keyring */);
+        try("add_key", key);
+        syscall(SYS_keyctl, 15 /* time out */, key, 120); // should nobody clear it away
         left();
     }
     syscall(SYS_keyctl, 8 /* link */, -4, -2);
@@ -231,8 +233,9 @@ static void s32_pdeathsig(void) {
     prctl(PR_GET_PDEATHSIG, &after);
     if (after) blocked_by("PR_SET_PDEATHSIG", "it is as before");
     if (!before) blocked_by("PR_GET_PDEATHSIG", "there was none");
-    // The test now kills the master, and looks for us.
+    // The parent is killed now, and we are looked for.
     dprintf(report_fd, "%s succeeded: signal %d on the parent's death was called off\n", attempt_name, before);
+    let_go();
     live();
 }
 

@@ -194,7 +194,7 @@ static void s24_page_cache(void) {
 
 // S25
 
-#define DESCRIPTORS 4096
+#define DESCRIPTORS 1000
 
 static void s25_descriptors(void) {
     struct rlimit most;

@@ -140,7 +140,8 @@ const READABLE: &str = "guarded lets the file system be read, as far as its mode
 /// What no call is kept from doing.
 const ENDS: &str = "it is the program's own affair, and ends with its connection";
 /// What limits in groups and not in calls.
-const MEASURED: &str = "it is bounded, not forbidden; `cargo xtask escapes --neighbour` measures what a neighbour feels";
+const MEASURED: &str =
+    "it is bounded, not forbidden; `cargo xtask escapes --neighbour` measures what a neighbour feels";
 /// Side channels.
 const CHANNEL: &str = "side channels are out of scope, and clocks read this counter";
 const NO_GROUP: &str = "the bound is a control group's, which guarded does not need";
@@ -402,8 +403,11 @@ pub fn attempts() -> Vec<Attempt> {
         a("S31.own-supervisor"),
         a("S31.changing-path").guarded_may(READABLE),
         a("S32.subreaper").proof(Outlives).contract(ENDS),
-        a("S32.pdeathsig").proof(OutlivesMaster).flags(&["--orphans", "die"]),
-        a("S33.core"),
+        // With control groups there is a process that waits for the master's death, and kills all that is in them.
+        a("S32.pdeathsig").proof(OutlivesMaster).flags(&["--orphans", "die", "--trees", "subreaper"]),
+        a("S33.core").contract(
+            "a limit of one byte, which stops files and pipes: nothing of a program's memory is dumped",
+        ),
         // S34 to S36: ways round, ways before, ways without
         a("S34.dots").guarded_may(READABLE),
         a("S34.cwd-link").guarded_may(READABLE),

@@ -37,6 +37,7 @@ void victim(int argc, char **argv) {
     if (file >= 0) close(write(file, page, strlen(page)) < 0 ? -1 : file);
     snprintf(text, sizeof text, "tine-victim-%s", token);
     long key = syscall(SYS_add_key, "user", text, page, strlen(page), -4 /* the user's keyring */);
+    if (key > 0) syscall(SYS_keyctl, 15 /* time out */, key, 120); // should we be killed
 
     sigset_t all;
     sigfillset(&all);
