@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use jailbreak::table::attempts;
-use jailbreak::{Scenario, differences_open, world};
+use jailbreak::{Outcome, Scenario, differences_open, world};
 use support::{left_out_without_root, told};
 
 /// The attempts, or those that this variable names, by how their names begin.
@@ -33,6 +33,45 @@ fn an_ordinary_user_gets_out_by_each_way_that_takes_no_root_when_nothing_is_conf
     }
     let wrong = differences_open(&Scenario::new(&[]).by_nobody(), &wanted());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The harness itself: what something else than tine confines is seen to be confined.
+#[test]
+fn what_is_closed_by_other_means_is_seen_to_be_closed() {
+    if left_out_without_root("the ways out") {
+        return;
+    }
+    let blocked = |within: &[&str], names: &[&str]| {
+        let chosen: Vec<_> = attempts().into_iter().filter(|attempt| names.contains(&attempt.name)).collect();
+        assert_eq!(chosen.len(), names.len(), "{names:?}");
+        for (name, outcome) in Scenario::new(&[]).within(within).outcomes(&chosen) {
+            assert!(matches!(outcome, Outcome::Blocked(_)), "{within:?}: {name} {outcome}");
+        }
+    };
+    blocked(
+        &["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--"],
+        &["S11.setuid-program", "S11.file-capabilities", "S9.mount", "S13.raw-socket"],
+    );
+    // Whoever has another numbering of processes finds nobody by the numbers out here.
+    blocked(
+        &["unshare", "--pid", "--fork", "--mount-proc", "--"],
+        &[
+            "S1.seize-sibling",
+            "S3.environ",
+            "S4.sibling-socket",
+            "S5.kill-sibling",
+            "S5.kill-master",
+            "S6.list",
+        ],
+    );
+    blocked(
+        &["unshare", "--net", "--"],
+        &["S14.tcp", "S14.fastopen", "S14.udp", "S15.abstract", "S6.connections"],
+    );
+    blocked(
+        &["unshare", "--ipc", "--"],
+        &["S29.shm", "S29.msg", "S29.sem", "S29.host-shm", "S29.host-mqueue"],
+    );
 }
 
 #[test]

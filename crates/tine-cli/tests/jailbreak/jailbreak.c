@@ -2,6 +2,7 @@
 //
 //     jailbreak NAME [KEY=VALUE...]       tries NAME
 //     jailbreak client [SECRET [PLACE]]   says "hello PID", reads the line "NAME KEY=VALUE...", and tries that
+//                                         (or is the sibling, "victim ...", or gives back each byte, "echo")
 //     jailbreak control NAME ...          makes first what the attempt looks for, so that it must be found
 //     jailbreak list                      names all attempts
 //
@@ -245,6 +246,13 @@ static char *read_line(void) {
     return line;
 }
 
+// A neighbour whose time is measured.
+static _Noreturn void echo(void) {
+    char byte;
+    while (read(STDIN_FILENO, &byte, 1) == 1 && write(STDOUT_FILENO, &byte, 1) == 1) continue;
+    _exit(0);
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) {
         fprintf(stderr, "usage: jailbreak NAME [KEY=VALUE...] | client [SECRET [PLACE]] | control NAME ... | list\n");
@@ -263,6 +271,7 @@ int main(int argc, char **argv) {
         if (!name) return 3; // the client has left
         for (char *word; word_count < 512 && (word = strtok_r(rest, " ", &rest));) words[word_count++] = word;
         if (!strcmp(name, "victim")) victim(argc, argv);
+        if (!strcmp(name, "echo")) echo();
         // By this the test finds whoever is left, for a fork has the arguments of its parent.
         if (argc > 3) write_over(argv[3], given_or("mark", ""));
     } else {

@@ -79,17 +79,24 @@ impl Outcome {
 pub struct Scenario {
     flags: Vec<String>,
     user: u32,
+    /// What starts the program, if it is not tine itself.
+    within: Vec<String>,
 }
 
 impl Scenario {
-    /// With these arguments of `tine serve`, the programs as root.
+    /// With these arguments of `tine serve`, the programs as root. `{program}` in them is the path of the program.
     pub fn new(flags: &[&str]) -> Scenario {
-        Scenario { flags: flags.iter().map(|flag| (*flag).to_owned()).collect(), user: 0 }
+        Scenario { flags: flags.iter().map(|flag| (*flag).to_owned()).collect(), user: 0, within: Vec::new() }
     }
 
     /// The programs as an ordinary user.
     pub fn by_nobody(self) -> Scenario {
         Scenario { user: NOBODY, ..self }
+    }
+
+    /// The programs started by this command, which has to execute what follows it.
+    pub fn within(self, command: &[&str]) -> Scenario {
+        Scenario { within: command.iter().map(|word| (*word).to_owned()).collect(), ..self }
     }
 
     /// Makes these attempts, some at once, each with a server of its own.
@@ -133,6 +140,23 @@ impl Scenario {
         let outcome = if outcome.succeeded() { scene.proven(outcome) } else { outcome };
         scene.end();
         outcome
+    }
+
+    /// All arguments of the server.
+    fn args(&self, world: &World, more: &[&str]) -> Vec<String> {
+        let program = world.path("jailbreak");
+        let mut args: Vec<String> =
+            ["127.0.0.1:0", "-v", "--drain", "1", "--per-source", "9", "-E"].map(str::to_owned).into();
+        args.push(format!("PLACE={}", "-".repeat(80)));
+        args.extend(self.flags.iter().map(|flag| flag.replace("{program}", &program)));
+        args.extend(more.iter().map(|flag| (*flag).to_owned()));
+        if self.user != 0 {
+            args.extend(["--user", "nobody:nogroup"].map(str::to_owned));
+        }
+        args.push("--".into());
+        args.extend(self.within.iter().cloned());
+        args.extend([program, "client".into(), world.path("decoy"), "-".repeat(80)]);
+        args
     }
 
     /// The same attempt where there is something to find: outside of any server, and it must succeed.
@@ -194,16 +218,8 @@ impl<'a> Scene<'a> {
         keys.extend([("victim-file", format!("/tmp/tine-victim-{word}"))]);
         keys.extend([("master-key", "half-a-".into()), ("master-key-end", format!("key-{word}"))]);
 
-        let place = format!("PLACE={}", "-".repeat(80));
-        let mut args: Vec<&str> =
-            vec!["127.0.0.1:0", "-v", "--drain", "1", "--per-source", "9", "-E", &place];
-        args.extend(scenario.flags.iter().map(String::as_str));
-        args.extend(attempt.flags);
-        if scenario.user != 0 {
-            args.extend(["--user", "nobody:nogroup"]);
-        }
-        let (program, decoy, room) = (world.path("jailbreak"), world.path("decoy"), "-".repeat(80));
-        args.extend(["--", &program, "client", &decoy, &room]);
+        let server_args = scenario.args(world, attempt.flags);
+        let args: Vec<&str> = server_args.iter().map(String::as_str).collect();
         let mut command = tine_testkit::server::tine_command(&args);
         command.env("MASTER_KEY", format!("half-a-key-{word}"));
         let server = Server::start(command, Ready::Ports(vec!["127.0.0.1:0".into()]));
@@ -523,8 +539,7 @@ pub fn differences_shut(
         .filter(|attempt| matches!(outcomes[attempt.name], Outcome::Void(_)))
         .copied()
         .collect();
-    let open = Scenario { flags: vec!["--confine".into(), "none".into()], user: scenario.user };
-    let open = open.outcomes(&void);
+    let open = Scenario { user: scenario.user, ..Scenario::new(&["--confine", "none"]) }.outcomes(&void);
     let mut wrong = Vec::new();
     for attempt in attempts {
         let outcome = &outcomes[attempt.name];
