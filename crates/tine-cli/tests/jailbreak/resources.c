@@ -1,6 +1,6 @@
 // S23 to S28: as much as can be had of everything, up to a bound that is written with each, and given back.
 //
-// With for=SECONDS an attempt holds what it took, or goes on, for so long before it says how it went: that is how a neighbour's
+// With for=SECONDS an attempt holds what it took, or goes on, for about so long before it says how it went: that is how a neighbour's
 // time is measured meanwhile.
 
 #include "jailbreak.h"
@@ -83,37 +83,43 @@ static void s23_fork_storm(void) {
 #define SHARED (192 * MIB)
 
 static void s24_memory(void) {
+    static char *pieces[MEMORY / (8 * MIB)];
     double from = seconds();
-    long had = 0;
+    long had;
     int error = 0;
-    while (had < MEMORY) {
-        char *piece = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (piece == MAP_FAILED) {
-            error = errno;
-            break;
+    do {
+        for (had = 0; had < MEMORY; had += 8 * MIB) {
+            char *piece = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (piece == MAP_FAILED) {
+                error = errno;
+                break;
+            }
+            for (long at = 0; at < 8 * MIB; at += 4096) piece[at] = 1;
+            pieces[had / (8 * MIB)] = piece;
         }
-        for (long at = 0; at < 8 * MIB; at += 4096) piece[at] = 1;
-        had += 8 * MIB;
-    }
-    linger(from);
+        for (long at = 0; at < had; at += 8 * MIB) munmap(pieces[at / (8 * MIB)], 8 * MIB);
+    } while (seconds() - from < hold());
     came_to(had / MIB, MEMORY / MIB, "MiB", "mmap", error);
 }
 
 static _Noreturn void fill(int fd, long most, const char *what) {
     static char piece[1 << 20];
     memset(piece, 7, sizeof piece);
+    signal(SIGXFSZ, SIG_IGN);
     double from = seconds();
-    long had = 0;
+    long had;
     int error = 0;
-    while (had < most) {
-        ssize_t done = write(fd, piece, sizeof piece);
-        if (done < 0) {
-            error = errno;
-            break;
+    do {
+        if (lseek(fd, 0, SEEK_SET) < 0 || ftruncate(fd, 0) < 0) error = errno;
+        for (had = 0; had < most;) {
+            ssize_t done = write(fd, piece, sizeof piece);
+            if (done < 0) {
+                error = errno;
+                break;
+            }
+            had += done;
         }
-        had += done;
-    }
-    linger(from);
+    } while (seconds() - from < hold());
     if (ftruncate(fd, 0) < 0) error = errno;
     came_to(had / MIB, most / MIB, what, "write", error);
 }
