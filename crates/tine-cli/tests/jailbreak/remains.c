@@ -211,6 +211,42 @@ static void s30_many_sessions(void) {
     succeeded("50 daemons, each in a session of its own");
 }
 
+// A file system that never answers, in a mount namespace of its own, and somebody who waits for it.
+static void s30_fuse(void) {
+    int said[2], error = 0;
+    try("pipe", pipe(said));
+    if (!try("fork", fork())) {
+        setsid();
+        char options[128];
+        int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+        snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%d,group_id=%d", fuse, geteuid(), getegid());
+        if (fuse < 0 || unshare(CLONE_NEWNS) < 0 || syscall(SYS_mount, NULL, "/", NULL, 16384 | 1 << 18, NULL) < 0 ||
+            syscall(SYS_mount, "none", given("scratch"), "fuse", 0, options) < 0) {
+            error = errno;
+            _exit(write(said[1], &error, sizeof error) < 0);
+        }
+        pid_t waits = fork();
+        if (!waits) {
+            struct stat what;
+            let_go();
+            stat(inside("scratch", "nothing"), &what);
+            live();
+        }
+        // It is there when its first question is.
+        char question[1 << 16];
+        if (read(fuse, question, sizeof question) < 0) error = errno;
+        if (write(said[1], &error, sizeof error) < 0) _exit(1);
+        close(said[1]);
+        survivor();
+    }
+    close(said[1]);
+    if (read(said[0], &error, sizeof error) != sizeof error) blocked_by("fuse", "it died");
+    if (error == ENOENT || error == ENODEV) is_void("this kernel has no FUSE");
+    errno = error;
+    if (error) blocked("fuse");
+    succeeded("a process that waits for a file system was left");
+}
+
 // S32: whoever adopts orphans keeps them from the server.
 static void s32_subreaper(void) {
     if (!try("fork", fork())) {
@@ -258,6 +294,7 @@ const struct attempt remains_attempts[] = {
     {"S30.stopped", s30_stopped},
     {"S30.vfork", s30_vfork},
     {"S30.many-sessions", s30_many_sessions},
+    {"S30.fuse", s30_fuse},
     {"S32.subreaper", s32_subreaper},
     {"S32.pdeathsig", s32_pdeathsig},
     {0},

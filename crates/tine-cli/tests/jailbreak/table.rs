@@ -400,6 +400,10 @@ pub fn attempts() -> Vec<Attempt> {
         a("S30.stopped").proof(Outlives).contract(ENDS),
         a("S30.vfork").proof(Outlives).contract(ENDS),
         a("S30.many-sessions").proof(Outlives).contract(ENDS),
+        a("S30.fuse")
+            .proof(Outlives)
+            .contract(ENDS)
+            .nobody_refused("mounting takes root, and the device is root's"),
         a("S31.own-supervisor"),
         a("S31.changing-path").guarded_may(READABLE),
         a("S32.subreaper").proof(Outlives).contract(ENDS),
