@@ -522,7 +522,7 @@ pub fn differences_open(scenario: &Scenario, attempts: &[Attempt]) -> Vec<String
             (Open::AsRoot, Outcome::Blocked(_)) => true,
             // What not even root can try here.
             (Open::AsRoot, Outcome::Void(_)) => matches!(attempt.root, Open::MayBeVoid(_)),
-            (Open::Refused(_), Outcome::Blocked(_)) => true,
+            (Open::MayBeRefused(_), Outcome::Blocked(_) | Outcome::Succeeded(_)) => true,
             // What it finds when there is something to find; where the kernel has no such thing, neither is there outside.
             (Open::Contract(_), Outcome::Blocked(_) | Outcome::Void(_)) => {
                 let control = scenario.control(attempt);
