@@ -271,12 +271,6 @@ static void s5_stranger(void) {
     succeeded("KILL was sent");
 }
 
-// Everybody, with the signal that is none: only whether we might.
-static void s5_everybody(void) {
-    try("kill", kill(-1, 0));
-    succeeded("kill(-1) would reach somebody (asked with signal 0)");
-}
-
 static void s5_prlimit(void) {
     pid_t pid = process("victim");
     struct rlimit old;
@@ -380,7 +374,6 @@ const struct attempt processes_attempts[] = {
     {"S5.sigio", s5_sigio},
     {"S5.kill-master", s5_master},
     {"S5.kill-stranger", s5_stranger},
-    {"S5.kill-everybody", s5_everybody},
     {"S5.prlimit", s5_prlimit},
     {"S5.nice", s5_nice},
     {"S5.affinity", s5_affinity},
