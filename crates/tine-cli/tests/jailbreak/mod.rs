@@ -34,6 +34,12 @@ const AFTER_THE_END: Duration = Duration::from_secs(6);
 /// How many attempts are made at once.
 const AT_ONCE: usize = 3;
 
+/// The default, by name.
+pub const GUARDED: &[&str] = &["--confine", "guarded"];
+
+/// Everything, with the program as all of the machine that is opened to it.
+pub const SEALED: &[&str] = &["--confine", "sealed", "--read", "{program}"];
+
 /// What came of an attempt, with the words of the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -151,6 +157,26 @@ impl Scenario {
         let outcome = if outcome.succeeded() { scene.proven(outcome) } else { outcome };
         scene.end();
         outcome
+    }
+
+    /// Shows a neighbour, whose program gives back each byte, and how to make the attempt beside it for so long.
+    pub fn with_neighbour<T>(
+        &self,
+        attempt: &Attempt,
+        measure: impl FnOnce(&mut Stream, &(dyn Fn(Duration) -> Outcome + Sync)) -> T,
+    ) -> T {
+        let world = World::new(self.user);
+        world.renew();
+        let scene = Scene::new(self, &world, attempt).unwrap_or_else(|why| panic!("{}: {why}", attempt.name));
+        let scene = Mutex::new(scene);
+        let hall = || scene.lock().expect("no thread panicked");
+        let (mut neighbour, _) = hall().client().unwrap_or_else(|why| panic!("{}: {why}", attempt.name));
+        neighbour.say("echo\n").unwrap_or_else(|why| panic!("{}: {why}", attempt.name));
+        let attack = |time: Duration| hall().attempted(&[format!("for={}", time.as_secs_f64())]);
+        let measured = measure(neighbour.0.get_mut(), &attack);
+        drop(neighbour);
+        scene.into_inner().expect("no thread panicked").end();
+        measured
     }
 
     /// All arguments of the server.
