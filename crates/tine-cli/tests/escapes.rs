@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -19,15 +20,22 @@ use support::Folder;
 use tine_testkit::Stream;
 use tine_testkit::server::until;
 
-fn main() {
-    assert!(support::is_root(), "it takes root");
+fn main() -> ExitCode {
+    if !support::is_root() {
+        eprintln!("escapes: it takes root");
+        return ExitCode::FAILURE;
+    }
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["table", to] => write_down(Path::new(to), ""),
         ["table", to, only] => write_down(Path::new(to), only),
-        ["neighbour", profile] => measure_a_neighbour(profile),
-        _ => panic!("table FILE [BEGINNING], or neighbour PROFILE"),
+        ["neighbour", profile] => return measure_a_neighbour(profile),
+        _ => {
+            eprintln!("escapes: table FILE [BEGINNING], or neighbour PROFILE");
+            return ExitCode::FAILURE;
+        }
     }
+    ExitCode::SUCCESS
 }
 
 /// All layers, each of which is tried alone.
@@ -135,7 +143,7 @@ fn reasons() -> String {
     for attempt in attempts() {
         let why = match attempt.root {
             Open::Contract(how) => format!("the child contract: {how}"),
-            Open::Refused(how) => format!("the kernel: {how}"),
+            Open::MayBeRefused(how) => format!("the machine, perhaps: {how}"),
             Open::MayBeVoid(lacks) => format!("void where the kernel has no such thing: {lacks}"),
             Open::Succeeds | Open::AsRoot => continue,
         };
@@ -194,6 +202,11 @@ fn p99(stream: &mut Stream, over: impl Fn() -> bool) -> (Duration, usize) {
     (times[(times.len() * 99 / 100).min(times.len() - 1)], times.len())
 }
 
+fn idle_p99(stream: &mut Stream) -> Duration {
+    let begin = Instant::now();
+    p99(stream, || begin.elapsed() > MEASURED).0
+}
+
 /// The part of the machine's memory that is free, in hundredths.
 fn free_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
@@ -204,7 +217,7 @@ fn free_memory() -> u64 {
     kib("MemAvailable") * 100 / kib("MemTotal")
 }
 
-fn measure_a_neighbour(profile: &str) {
+fn measure_a_neighbour(profile: &str) -> ExitCode {
     let flags = match profile {
         "none" => vec!["--confine", "none"],
         // As it is without a word about it.
@@ -222,9 +235,8 @@ fn measure_a_neighbour(profile: &str) {
         let over = AtomicBool::new(false);
         let scenario = Scenario::new(&flags);
         let (idle, busy, trips, free, outcome) = scenario.with_neighbour(&attempt, |neighbour, attack| {
-            let begin = Instant::now();
-            let (idle, _) = p99(neighbour, || begin.elapsed() > MEASURED);
-            thread::scope(|scope| {
+            let before = idle_p99(neighbour);
+            let (busy, trips, free, outcome) = thread::scope(|scope| {
                 let attacker = scope.spawn(|| {
                     let outcome = attack(MEASURED);
                     over.store(true, Ordering::Relaxed);
@@ -240,8 +252,10 @@ fn measure_a_neighbour(profile: &str) {
                 });
                 let (busy, trips) = p99(neighbour, || over.load(Ordering::Relaxed));
                 let outcome = attacker.join().expect("the attacker did not panic");
-                (idle, busy, trips, free.join().expect("it only reads"), outcome)
-            })
+                (busy, trips, free.join().expect("it only reads"), outcome)
+            });
+            // The slower of two, for a machine that others use as well is not idle when we are.
+            (before.max(idle_p99(neighbour)), busy, trips, free, outcome)
         });
         let times = busy.as_secs_f64() / idle.as_secs_f64();
         println!("| {} | {idle:?} | {busy:?} | {times:.1} | {trips} | {free} % | {outcome} |", attempt.name);
@@ -249,5 +263,6 @@ fn measure_a_neighbour(profile: &str) {
             slow.push(format!("{}: {idle:?} idle, {busy:?} meanwhile, {free} % free", attempt.name));
         }
     }
-    assert!(slow.is_empty(), "{}", slow.join("\n"));
+    slow.iter().for_each(|line| eprintln!("escapes: {line}"));
+    if slow.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
