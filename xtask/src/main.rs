@@ -10,6 +10,7 @@ mod bench;
 mod churn;
 mod datagrams;
 mod deny;
+mod escapes;
 mod faults;
 mod fuzz;
 mod man;
@@ -81,6 +82,12 @@ const VERBS: &[Verb] = &[
         args: "[--from N | --only N] [--spares] [--acceptors N] [--seconds S]",
         about: "fail the 1st, 2nd, 3rd ... system call of a scripted day until a day is clean",
         run: faults::run,
+    },
+    Verb {
+        name: "escapes",
+        args: "[--only BEGINNING --to FILE] | --neighbour [--confine none|guarded|sealed]",
+        about: "what each layer of confinement stops, into docs/escapes.md; or how long a neighbour waits meanwhile",
+        run: escapes::run,
     },
     Verb {
         name: "fuzz",

@@ -103,6 +103,13 @@ impl Wear {
             std::fs::metadata(path).map_err(|why| PlanError::Path(path.clone(), why))?;
         }
         let processes = mount_own && own.has(Namespaces::PID);
+        // What is named would be covered by what is mounted over it.
+        let covers = |path: &&PathBuf| mount_own && plan.world.memories().iter().any(|memory| path.starts_with(&memory.at));
+        let named = opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs);
+        if let Some(covered) = named.chain(plan.world.binds.iter().map(|bind| &bind.to)).find(covers) {
+            let why = "it is in a directory that each client has one of its own of, and is not seen there; put it elsewhere, or show it elsewhere with --bind";
+            return Err(PlanError::Path(covered.clone(), io::Error::other(why)));
+        }
         let plot = world.then(|| {
             let read = opens.read.iter().chain(&opens.exec).map(|path| (path.clone(), false));
             let write = opens.write.iter().map(|path| (path.clone(), true));

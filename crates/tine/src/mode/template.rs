@@ -236,7 +236,9 @@ impl Tools<'_> {
         let mut kept = vec![line.as_raw_fd(), desk.null.as_raw_fd(), desk.log.as_raw_fd()];
         kept.extend(desk.reports.child_ends());
         kept.sort_unstable();
-        fd::close_from(3, &kept).map_err(Step::Descriptors.failed())?;
+        // Whoever reads the master's standard output sees its end when the master says so.
+        let null = desk.null.as_fd();
+        fd::place(&[null, null, desk.log()], &kept).map_err(Step::Descriptors.failed())?;
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
         desk.plan.wear(self.groups)?;
