@@ -237,6 +237,11 @@ pub struct Serve {
     #[arg(long, value_name = "pid|mount|net|ipc|uts,...", value_delimiter = ',', value_enum, default_value = "pid,mount")]
     pub own: Vec<Own>,
 
+    /// sealed: whether a process of tine's is the first in each pid namespace. The kernel spares the first one signals that would
+    /// end any other, and leaves orphans to it; a program that is to be first itself is born faster
+    #[arg(long, value_name = "WHETHER", value_enum, default_value = "yes")]
+    pub init: YesNo,
+
     /// Run the program in this directory; where tine was started unless given
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
@@ -352,6 +357,15 @@ pub enum ConfineMissing {
     Refuse,
     /// tine says so and does without
     Warn,
+}
+
+/// Whether.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum YesNo {
+    /// it is
+    Yes,
+    /// the program is
+    No,
 }
 
 /// A namespace that each client may have of its own.

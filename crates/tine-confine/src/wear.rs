@@ -152,7 +152,7 @@ impl Wear {
             memories,
             processes,
             first_user: own_users.then_some(FIRST_USER),
-            init: own.has(Namespaces::PID) && plan.world.init,
+            init: tine_os::init::IS_THERE && own.has(Namespaces::PID) && plan.world.init,
         })
     }
 

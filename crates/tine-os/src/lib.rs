@@ -18,6 +18,7 @@ pub mod fault;
 pub mod fd;
 pub mod fork;
 pub mod identity;
+pub mod init;
 pub mod landlock;
 pub mod limit;
 pub mod mount;

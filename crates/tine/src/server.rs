@@ -13,7 +13,7 @@ use tine_os::processor::Processors;
 use tine_os::socket::{self, Addr, Kind};
 use tine_os::spawn::Nursery;
 use tine_os::steer::steer;
-use tine_os::{Pid, apart, fd, fork};
+use tine_os::{Pid, apart, fd, fork, init};
 
 use crate::addr::{AddrError, Listen, Transport};
 use crate::change::control::Control;
@@ -466,7 +466,9 @@ impl Server {
             trees = trees.left_to_others(programs).map_err(system("become the parent of orphans"))?;
             self.seat(crew, &mut events)?;
         }
-        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master });
+        let init = (programs && plan.wants_init()).then(init::file).transpose();
+        let init = init.map_err(system("make an init for the children's pid namespaces (sysctl vm.memfd_noexec, or --init no)"))?;
+        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, init });
         let workplace = Workplace { desk, trees };
         let reread = self.rules_file.map(|path| reader(path, base));
         let manner = Manner {

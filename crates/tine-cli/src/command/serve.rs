@@ -416,6 +416,7 @@ fn world(flags: &Serve) -> Result<World, Failure> {
         flags::Own::Uts => Layer::Uts,
     });
     world.own = own.collect();
+    world.init = flags.init == flags::YesNo::Yes;
     Ok(world)
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tine_confine::{Failure, Prepared, Step};
+use tine_os::exec::{Argv, Environ, exec, exec_below};
 use tine_os::fork::exit;
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
@@ -34,6 +35,8 @@ pub(crate) struct Desk {
     /// What becomes of children when this process, the master, is killed.
     pub orphans: Orphans,
     pub master: Pid,
+    /// The program that is the first process of each child's pid namespace, where there is to be one.
+    pub init: Option<OwnedFd>,
 }
 
 /// What a child knows of its client, beside the connection.
@@ -83,7 +86,7 @@ pub(crate) fn fork(
 
 /// Numbers in their order. In an array, not a vector: nothing on the way from fork to exec asks for memory.
 fn sorted<'a>(
-    room: &'a mut [RawFd; 6],
+    room: &'a mut [RawFd; 8],
     some: impl IntoIterator<Item = RawFd>,
     others: &[BorrowedFd<'_>],
 ) -> &'a [RawFd] {
@@ -138,8 +141,8 @@ impl Desk {
         fds: &[BorrowedFd<'_>],
         kept: &[BorrowedFd<'_>],
     ) -> Result<(), Failure> {
-        let reports = self.reports.child_ends().chain(self.plan.kept());
-        self.plan.enter(slot, || fd::place(fds, sorted(&mut [RawFd::MAX; 6], reports, kept)))
+        let reports = self.child_ends().chain(self.plan.kept());
+        self.plan.enter(slot, || fd::place(fds, sorted(&mut [RawFd::MAX; 8], reports, kept)))
     }
 
     /// In a spare whose client has come: puts `fds` in the places 0, 1, 2 ..., and closes all but the way to report.
@@ -147,7 +150,7 @@ impl Desk {
     /// # Errors
     /// What dup2(2) and close_range(2) say.
     pub(crate) fn place(&self, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-        let placed = fd::place(fds, sorted(&mut [RawFd::MAX; 6], self.reports.child_ends(), &[]));
+        let placed = fd::place(fds, sorted(&mut [RawFd::MAX; 8], self.child_ends(), &[]));
         placed.map_err(Step::Descriptors.failed())
     }
 
@@ -157,8 +160,21 @@ impl Desk {
     /// # Errors
     /// What close_range(2) and on_exit(3) say.
     pub(crate) fn settle(&self, placed: usize, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
-        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 6], [], kept))?;
+        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 8], [], kept))?;
         tine_os::fork::forget_exit_functions()
+    }
+
+    /// In a child: becomes a program, or says why not.
+    pub(crate) fn execute(&self, argv: &Argv, environ: &mut Environ) -> Failure {
+        Step::Exec.failed()(match &self.init {
+            Some(init) => exec_below(init, argv, environ, self.reports.of_init()),
+            None => exec(argv, environ),
+        })
+    }
+
+    /// What a child needs open until it serves.
+    pub(crate) fn child_ends(&self) -> impl Iterator<Item = RawFd> {
+        self.reports.child_ends().chain(self.init.as_ref().map(AsRawFd::as_raw_fd))
     }
 
     pub(crate) fn log(&self) -> BorrowedFd<'_> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tine_confine::{Failure, Step};
 use tine_os::wait::Ended;
-use tine_os::{Pid, fd};
+use tine_os::{Pid, fd, init};
 
 use crate::event::{Bill, How, Outcome};
 use crate::life::admit::Fault;
@@ -44,6 +44,8 @@ pub(crate) enum Report {
     Truncated,
     /// A worker has dropped datagrams that it had no room for.
     Dropped,
+    /// A program has ended by a signal, says its init, which cannot end so itself: the status, as wait(2) has it.
+    Ended(i32),
 }
 
 /// A message: process id, kind, value, four bytes each. Kinds below 100 are steps that failed, the value their errno.
@@ -74,6 +76,11 @@ impl Reports {
         fd::is_broken(&self.write)
     }
 
+    /// In a child that executes an init: who it is, and what that reports through.
+    pub(crate) fn of_init(&self) -> (Pid, BorrowedFd<'_>) {
+        (self.who(), self.write.as_fd())
+    }
+
     /// In a child: its id as the master knows it.
     fn who(&self) -> Pid {
         let seen = self.proc.as_ref().and_then(|proc| Pid::seen_in(proc.as_fd()).ok());
@@ -93,6 +100,7 @@ impl Reports {
             Report::Truncated => (TRUNCATED, 0),
             Report::Dropped => (DROPPED, 0),
             Report::Spoken => (SPOKEN, 0),
+            Report::Ended(status) => (init::ENDED, *status),
             Report::Ready(after) => (SET_UP, i32::try_from(after.as_micros()).unwrap_or(i32::MAX)),
         };
         let mut message = [0; MESSAGE];
@@ -138,6 +146,7 @@ impl Report {
             TRUNCATED => Some(Report::Truncated),
             DROPPED => Some(Report::Dropped),
             SPOKEN => Some(Report::Spoken),
+            init::ENDED => Some(Report::Ended(value)),
             SET_UP => Some(Report::Ready(Duration::from_micros(value.try_into().ok()?))),
             step => {
                 let step = u8::try_from(step).ok().and_then(Step::from_number)?;

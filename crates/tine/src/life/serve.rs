@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
-use tine_os::exec::{Argv, Environ, exec};
+use tine_os::exec::{Argv, Environ};
 use tine_os::fd;
 use tine_os::fork::exit;
 use tine_os::socket::{self, Addr};
@@ -252,7 +252,7 @@ pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
         Err(failure) => failure,
         Ok(()) => {
             desk.reports.send(&Report::Ready(born.elapsed()));
-            Step::Exec.failed()(exec(argv, environ))
+            desk.execute(argv, environ)
         }
     };
     desk.reports.send(&Report::Failed(failure));
@@ -338,7 +338,7 @@ impl Service for Program {
             self.prepare(&client, rule);
         }
         desk.reports.send(&Report::Ready(birth.born.elapsed()));
-        self.execute()
+        self.execute(desk)
     }
 
     fn park(&mut self, desk: &Desk, rules: &Rules, bed: Bed) -> Failure {
@@ -370,7 +370,7 @@ impl Service for Program {
             Sockets::Third => &third,
         };
         match desk.place(fds) {
-            Ok(()) => self.execute(),
+            Ok(()) => self.execute(desk),
             Err(failure) => failure,
         }
     }
@@ -383,8 +383,8 @@ impl Program {
     }
 
     /// In a child: becomes the program, or says why not.
-    fn execute(&mut self) -> Failure {
+    fn execute(&mut self, desk: &Desk) -> Failure {
         let argv = Rc::clone(self.chosen());
-        Step::Exec.failed()(exec(&argv, &mut self.environ))
+        desk.execute(&argv, &mut self.environ)
     }
 }

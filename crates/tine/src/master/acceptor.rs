@@ -242,6 +242,7 @@ impl Master {
         }
         self.children.clear();
         self.failures.clear();
+        self.statuses.clear();
         (self.held, self.undecided, self.room) = Default::default();
         (self.dead, self.heard, self.served, self.failed) = Default::default();
         self.deaths = Deaths::new()?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use tine_os::fork::exit;
@@ -10,7 +12,7 @@ use tine_os::signal;
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
 use tine_os::wait::{Ended, wait_blocking};
-use tine_os::{Pid, apart, fd};
+use tine_os::{Pid, apart, fd, init};
 
 use super::{Child, Master, Standing, mark};
 use crate::event::{Bill, Event, How, Outcome};
@@ -54,7 +56,7 @@ impl Master {
             // It may be one that its template has not told of yet.
             self.await_births();
         }
-        let ended = match self.deaths.reap(pid) {
+        let mut ended = match self.deaths.reap(pid) {
             Ok(Some(ended)) => ended,
             Ok(None) => return self.deaths.ask_about(pid),
             Err(error) if error.raw_os_error() == Some(NO_CHILD) => {
@@ -91,8 +93,12 @@ impl Master {
         if let Some(place) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
             return self.spare_ended(pid, ended, place, now);
         }
-        if ended.status.code() == Some(i32::from(SETUP_FAILED)) {
+        let code = ended.status.code();
+        if code.is_some_and(|code| code == i32::from(SETUP_FAILED) || code > i32::from(init::BY_SIGNAL)) {
             self.collect_reports();
+        }
+        if let Some(status) = self.statuses.remove(&pid) {
+            ended.status = ExitStatus::from_raw(status);
         }
         let failure = self.failures.remove(&pid);
         if self.workers.has(pid) {
@@ -292,6 +298,9 @@ impl Master {
                     if let Some(child) = self.children.get_mut(&pid) {
                         child.sign = Some(Instant::now());
                     }
+                }
+                Report::Ended(status) => {
+                    self.statuses.insert(pid, status);
                 }
                 Report::Ready(_) => {}
             }

@@ -107,6 +107,8 @@ pub(crate) struct Master {
     signals: Signals,
     dead: VecDeque<Pid>,
     failures: BTreeMap<Pid, Failure>,
+    /// How programs have ended whose init has ended for them.
+    statuses: BTreeMap<Pid, i32>,
     heard: Heard,
     served: u64,
     failed: u64,
@@ -255,6 +257,7 @@ impl Master {
             signals: Signals::take_over().map_err(system("take over the signals"))?,
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
+            statuses: BTreeMap::new(),
             heard: Heard::default(),
             served: 0,
             failed: 0,

@@ -234,7 +234,7 @@ impl Tools<'_> {
         tine_os::fork::new_session().map_err(Step::Session.failed())?;
         let desk = self.desk;
         let mut kept = vec![line.as_raw_fd(), desk.null.as_raw_fd(), desk.log.as_raw_fd()];
-        kept.extend(desk.reports.child_ends());
+        kept.extend(desk.child_ends());
         kept.sort_unstable();
         // Whoever reads the master's standard output sees its end when the master says so.
         let null = desk.null.as_fd();
