@@ -40,7 +40,7 @@ pub use datagrams::{Datagrams, Group, datagrams, grouped_datagrams};
 pub use hostile::{Hostile, hostile};
 pub use net::udp_drops;
 pub use probe::{compare_golden, dump, normalise};
-pub use procfs::{children, descendants, fds, private_dirty_kib, zombies};
+pub use procfs::{children, descendants, fds, private_dirty_kib, templates, zombies};
 pub use quiet::Baseline;
 pub use rustix::process::Signal;
 pub use server::{Ready, Server, Status};

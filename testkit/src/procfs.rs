@@ -67,9 +67,23 @@ pub fn zombies(pid: u32) -> Vec<u32> {
     family(pid).1
 }
 
-/// The children of a process: the living and the dead, each sorted, of one look.
+/// How processes are called that have no client and only give birth: tine's templates.
+pub const TEMPLATE: &str = "tine-template";
+
+/// The templates that a process has.
+pub fn templates(pid: u32) -> Vec<u32> {
+    let all = processes().into_iter().filter(|stat| stat.ppid == pid && stat.state != 'Z');
+    all.map(|stat| stat.pid).filter(|pid| is_template(*pid)).collect()
+}
+
+fn is_template(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == TEMPLATE)
+}
+
+/// The children of a process but its templates: the living and the dead, each sorted, of one look.
 pub fn family(pid: u32) -> (Vec<u32>, Vec<u32>) {
     let mut mine: Vec<Stat> = processes().into_iter().filter(|stat| stat.ppid == pid).collect();
+    mine.retain(|stat| !is_template(stat.pid));
     mine.sort_by_key(|stat| stat.pid);
     let (dead, alive): (Vec<Stat>, Vec<Stat>) = mine.into_iter().partition(|stat| stat.state == 'Z');
     (alive.iter().map(|stat| stat.pid).collect(), dead.iter().map(|stat| stat.pid).collect())

@@ -4,7 +4,7 @@
 //! mutexes and the locks of the allocator in the child, which Rust code there relies on. A child that only becomes a program
 //! may be born in a control group instead, by a raw `clone3`: see [`fork_with`].
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -238,6 +238,20 @@ pub fn new_session() -> io::Result<()> {
 pub fn enter_directory(path: &CStr) -> io::Result<()> {
     fault::point("chdir")?;
     Ok(rustix::process::chdir(path)?)
+}
+
+/// What this process is called, as ps(1) shows it: PR_GET_NAME(2const).
+///
+/// # Errors
+/// None that it documents.
+pub fn name() -> io::Result<CString> {
+    Ok(rustix::thread::name()?)
+}
+
+/// What it is called from here on, and what is forked from it; a program has its own name. Asks for no memory.
+pub fn set_name(name: &CStr) {
+    // It cannot fail with a name that can be read, which a reference is to; and nothing depends on it.
+    let _ = rustix::thread::set_name(name);
 }
 
 /// Gives up on an inconsistency of our own making: says what, and ends with status 101.

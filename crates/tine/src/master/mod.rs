@@ -8,6 +8,7 @@ mod arrive;
 mod leave;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
 use std::io;
 use std::rc::Rc;
 use std::os::fd::{AsFd, OwnedFd};
@@ -328,7 +329,7 @@ impl Master {
         let rules = self.admit.limits().rules.clone();
         // A child can look at nothing of this structure, but at what is on the stack.
         let (desk, cots) = (Rc::clone(&self.workplace.desk), self.cots);
-        let tools = Tools { desk: &desk, service, rules: &rules, groups, cots };
+        let tools = Tools { desk: &desk, service, rules: &rules, groups, name: CString::default(), cots };
         let template = Template::start(tools)?;
         self.deaths.watch(template.pid);
         self.template = Some(template);

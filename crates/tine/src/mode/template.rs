@@ -7,6 +7,7 @@
 //!
 //! A template has no listener and no client but the one in its hand, which it closes when the child is born. It ends with its line.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -42,6 +43,8 @@ pub(crate) struct Tools<'a> {
     pub rules: &'a Rules,
     /// Whether children are born in control groups.
     pub groups: bool,
+    /// What the master, and children that become no program, are called.
+    pub name: CString,
     /// How many children may be on their way at once that share its memory until they are programs; 0: they are forked.
     pub cots: usize,
 }
@@ -229,7 +232,9 @@ impl Tools<'_> {
         self.work(line, since, nursery)
     }
 
-    fn make_ready(&self, line: &OwnedFd) -> Result<Option<Nursery<Option<Start>>>, Failure> {
+    fn make_ready(&mut self, line: &OwnedFd) -> Result<Option<Nursery<Option<Start>>>, Failure> {
+        self.name = tine_os::fork::name().unwrap_or_default();
+        tine_os::fork::set_name(c"tine-template");
         // What a terminal sends is for the master.
         tine_os::fork::new_session().map_err(Step::Session.failed())?;
         let desk = self.desk;
@@ -318,8 +323,11 @@ impl Tools<'_> {
             // The child's copy of the line is the child's to close.
             let theirs = ManuallyDrop::new(fd::duplicate_low(first)?);
             let bed = Bed::new(ManuallyDrop::into_inner(theirs), (inherits, slot), born, number(16) as usize);
-            let (service, rules) = (&mut *self.service, self.rules);
-            return fork(desk, with, move |desk| service.park(desk, rules, bed));
+            let (service, rules, name) = (&mut *self.service, self.rules, &self.name);
+            return fork(desk, with, move |desk| {
+                tine_os::fork::set_name(name);
+                service.park(desk, rules, bed)
+            });
         }
         let told = bytes.get(HEAD..).and_then(Handover::from_bytes).ok_or_else(nonsense)?;
         let asks = (kind == ASKING).then(|| Duration::from_millis(number(16)));
@@ -346,8 +354,10 @@ impl Tools<'_> {
             signs,
         };
         let mut birth = Birth { peer: told.peer, local: told.local, inherits, slot, line, born };
-        let service = &mut *self.service;
-        let forked = fork(desk, with, |desk| service.serve(desk, &place, first.as_fd(), &mut birth));
-        forked
+        let (service, name) = (&mut *self.service, &self.name);
+        fork(desk, with, |desk| {
+            tine_os::fork::set_name(name);
+            service.serve(desk, &place, first.as_fd(), &mut birth)
+        })
     }
 }
