@@ -14,7 +14,8 @@ fn a_program_that_fails_at_once_is_not_started_as_often_as_clients_come_and_come
     let program = folder.program("program", "#!/bin/sh\nexit 1\n");
     let trace = folder.file("trace");
     let options = ["-e", "trace=clone,clone3", "-e", "signal=none"];
-    let server = traced(&trace, &options, &["127.0.0.1:0", "-C", "256", "--", &program]);
+    // Confined ones are born from a template, whose calls are not the traced process's.
+    let server = traced(&trace, &options, &["127.0.0.1:0", "-C", "256", "--confine", "none", "--", &program]);
     let address = server.addr(0).to_owned();
     let slowed =
         |line: &str| line.starts_with("pause") && line.contains("children fail as soon as they are born");

@@ -36,6 +36,8 @@ pub struct Plan {
     pub world: World,
     /// What becomes of a server whose plan cannot be had in full.
     pub when_missing: WhenMissing,
+    /// Whether it answers datagrams of Unix sockets: their peers may have abstract names, which it must be able to send to then.
+    pub answers_abstract: bool,
     /// The programs that it becomes: they can be seen and executed whatever else can.
     pub programs: Vec<PathBuf>,
     /// Limits for it and all that it starts together. They are those of the group that it is born in, so there is nothing that
@@ -123,6 +125,7 @@ impl Default for Plan {
             opens: Opens::default(),
             world: World::default(),
             when_missing: WhenMissing::default(),
+            answers_abstract: false,
             programs: Vec::new(),
             group: Group::default(),
         }

@@ -18,6 +18,7 @@ use tine_os::seccomp::{self, Instruction};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
+use crate::opens::Connect;
 use crate::filter::{Denial, Is, Opening, Rule, Test, compile};
 use crate::plan::{Plan, PlanError};
 use crate::profile::Layer;
@@ -309,14 +310,9 @@ fn about(plan: &Plan, abilities: &Abilities, has: &dyn Fn(Layer) -> bool) -> Abo
     let files = if has(Layer::Files) { files::all(abi) } else { 0 };
     let ports = if has(Layer::Network) && abi >= 4 { plan.opens.ports().0 } else { 0 };
     let scopes = if has(Layer::Scope) && abi >= 6 {
-        let sockets = if plan.opens.connect.contains(&crate::Connect::All)
-            || plan.opens.connect.contains(&crate::Connect::Unix)
-        {
-            0
-        } else {
-            scopes::ABSTRACT_SOCKETS
-        };
-        sockets | scopes::SIGNALS
+        let connect = &plan.opens.connect;
+        let open = plan.answers_abstract || connect.contains(&Connect::All) || connect.contains(&Connect::Unix);
+        scopes::SIGNALS | if open { 0 } else { scopes::ABSTRACT_SOCKETS }
     } else {
         0
     };

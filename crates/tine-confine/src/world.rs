@@ -155,7 +155,6 @@ impl World {
                 for at in ["/run", "/home", "/root", "/var/lib", "/srv"] {
                     pieces.push(Piece::Directory { at: at.into() });
                 }
-                pieces.push(Piece::Link { to: "/tmp".into(), at: "/var/tmp".into() });
                 pieces.push(Piece::Link { to: "/run".into(), at: "/var/run".into() });
             }
             Some(root) => {

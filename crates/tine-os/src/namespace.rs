@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::ops::BitOr;
+use std::os::fd::OwnedFd;
 
 use crate::{Forked, Pid, check, fault, fd, fork, wait};
 
@@ -103,29 +104,61 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
     let (ready, tell) = fd::pipe()?;
     fd::set_blocking(&ready, true)?;
     let who = Pid::own().to_string();
-    let child = match fork::fork() {
-        Ok(Forked::Parent(child)) => child,
-        Ok(Forked::Child) => {
-            drop(tell);
-            // The end without a byte: there is no namespace to say anything about.
-            let written = match fd::read(&ready, &mut [0]) {
-                Ok(1) => write(&who, "uid_map", &users).and_then(|()| write(&who, "gid_map", &groups)),
-                _ => Ok(()),
-            };
-            let status = written.map_or_else(|why| why.raw_os_error().unwrap_or(255), |()| 0);
-            fork::exit(u8::try_from(status).unwrap_or(255))
+    let written = Asked::of_child(|| {
+        let mut there = [0];
+        match fd::read(&ready, &mut there)? {
+            1 if there == [1] => write(&who, "uid_map", &users).and_then(|()| write(&who, "gid_map", &groups)),
+            // There is no namespace to say anything about.
+            _ => Ok(()),
         }
-        Err(fork::ForkError::System(why)) => return Err(why),
-        Err(other) => return Err(io::Error::other(other.to_string())),
-    };
-    let unshared = unshare(Namespaces::USER).and_then(|()| fd::write(&tell, &[1]).map(drop));
-    drop(tell);
-    let written = match wait::wait_blocking(child)?.code() {
-        Some(0) => Ok(()),
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        None => Err(io::Error::other("the child that says who is who was killed")),
-    };
+    })?;
+    let unshared = unshare(Namespaces::USER);
+    fd::write(&tell, &[u8::from(unshared.is_ok())])?;
+    let written = written.answer();
     unshared.and(written)
+}
+
+/// A child that was asked to do something. What came of it is told through a pipe: where this process was started with SIGCHLD
+/// ignored, nobody keeps the status of a child.
+struct Asked {
+    child: Pid,
+    hear: OwnedFd,
+}
+
+impl Asked {
+    fn of_child(what: impl FnOnce() -> io::Result<()>) -> io::Result<Asked> {
+        let (hear, tell) = fd::pipe()?;
+        fd::set_blocking(&hear, true)?;
+        match fork::fork() {
+            Ok(Forked::Parent(child)) => Ok(Asked { child, hear }),
+            Ok(Forked::Child) => {
+                let errno = what().map_or_else(|why| why.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+                let _ = fd::write(&tell, &errno.to_ne_bytes());
+                fork::exit(0)
+            }
+            Err(fork::ForkError::System(why)) => Err(why),
+            Err(other) => Err(io::Error::other(other.to_string())),
+        }
+    }
+
+    fn answer(self) -> io::Result<()> {
+        let mut errno = [0; 4];
+        let heard = loop {
+            match fd::read(&self.hear, &mut errno) {
+                Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+                other => break other,
+            }
+        };
+        // Where its status is kept it is taken; nothing is learned from it.
+        let _ = wait::wait_blocking(self.child);
+        match heard? {
+            4 => match i32::from_ne_bytes(errno) {
+                0 => Ok(()),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            },
+            _ => Err(io::Error::other("the child that was to tell was killed")),
+        }
+    }
 }
 
 fn lines(ranges: &[Range]) -> String {
@@ -144,19 +177,9 @@ fn write(whose: &str, file: &str, text: &str) -> io::Result<()> {
 /// What the child was told.
 pub fn try_user() -> io::Result<()> {
     let all = Namespaces::USER | Namespaces::MOUNT | Namespaces::NET | Namespaces::IPC | Namespaces::UTS;
-    let child = match fork::fork() {
-        Ok(Forked::Parent(child)) => child,
-        Ok(Forked::Child) => {
-            let status = unshare(all).map_or_else(|why| why.raw_os_error().unwrap_or(255), |()| 0);
-            fork::exit(u8::try_from(status).unwrap_or(255))
-        }
-        Err(fork::ForkError::System(why)) => return Err(why),
-        Err(_) => return Ok(()),
-    };
-    match wait::wait_blocking(child)?.code() {
-        Some(0) => Ok(()),
-        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-        None => Err(io::Error::other("the child that tried it was killed")),
+    match fork::threads() {
+        Ok(1) => Asked::of_child(|| unshare(all))?.answer(),
+        _ => Ok(()),
     }
 }
 

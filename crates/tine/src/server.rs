@@ -417,6 +417,9 @@ impl Server {
         let base = self.check()?;
         let system = StartError::system;
         fd::fill_standard().map_err(system("open /dev/null in the place of a closed descriptor"))?;
+        self.plan.answers_abstract |= self.listeners.iter().any(|listener| {
+            listener.transport == Transport::Datagram && !matches!(listener.local, Addr::Inet(_))
+        });
         // Before any limit of our own is raised: what was inherited is what children are measured by.
         let plan = self.plan.prepare().map_err(StartError::Plan)?;
         let places = self.limits.places();

@@ -309,6 +309,7 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
             flags::ConfineMissing::Refuse => WhenMissing::Refuse,
             flags::ConfineMissing::Warn => WhenMissing::Warn,
         },
+        answers_abstract: false,
         programs: Vec::new(),
         group: Group { memory: flags.memory, pids: flags.pids, cpu: flags.cpu },
     };

@@ -31,9 +31,18 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes it.
     pub fn new() -> Folder {
+        Folder::below(&env::temp_dir())
+    }
+
+    /// One that a sealed program can be shown: in `/tmp` it has a place of its own.
+    pub fn outside_tmp() -> Folder {
+        Folder::below(Path::new("/var/tmp"))
+    }
+
+    fn below(folder: &Path) -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("tine-test-{}-{number}", process::id()));
+        let path = folder.join(format!("tine-test-{}-{number}", process::id()));
         let _ = fs::remove_dir_all(&path); // of a process that had this id before
         fs::create_dir(&path).unwrap_or_else(|why| panic!("make {}: {why}", path.display()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it was just made");
