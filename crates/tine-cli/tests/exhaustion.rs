@@ -49,7 +49,8 @@ fn out_of_descriptors_the_listener_rests_and_all_who_wait_are_served_after() {
     const SECONDS: u64 = 3;
     let folder = Folder::new();
     let trace = folder.file("trace");
-    let args = ["127.0.0.1:0", "-v", "-c", "600", "-C", "600", "--", "cat"];
+    // Children of a template have their calls there, and descriptors: what is counted here is one process's.
+    let args = ["127.0.0.1:0", "-v", "-c", "600", "-C", "600", "--confine", "none", "--", "cat"];
     let server = traced(&trace, &["-e", "trace=accept4,openat,fcntl"], &args);
     let baseline = Baseline::of(&server);
     let most = server.prlimit_nofile(fds(server.pid()).unwrap().len() as u64 + 4);
@@ -165,7 +166,7 @@ fn a_client_whose_fork_fails_is_kept_and_served_when_forks_work_again() {
         let folder = Folder::new();
         let trace = folder.file("trace");
         let options = ["-e", "trace=accept4,clone,clone3,fork,vfork", "-e", inject];
-        let args = ["127.0.0.1:0", "-v", "--trees", trees, "--", "cat"];
+        let args = ["127.0.0.1:0", "-v", "--trees", trees, "--confine", "none", "--", "cat"];
         let server = traced(&trace, &options, &args);
         let baseline = Baseline::of(&server); // the first fork
         echo_line(server.addr(0), "the second").unwrap();
@@ -212,23 +213,26 @@ fn a_user_with_no_more_processes_serves_one_after_another() {
     need("prlimit", "util-linux"); // Debian's shell cannot set this one
     let folder = Folder::new();
     let tine = folder.copy(binary("tine"), "tine");
-    let mut command = Command::new("prlimit");
-    command.args(["--nproc=6", &tine]);
-    command.args(tine_command(&["127.0.0.1:0", "-v", "--", "cat"]).get_args());
-    command.uid(OWN).gid(OWN);
-    let server = Server::start(command, Ready::Ports(vec!["127.0.0.1:0".into()]));
-    let baseline = Baseline::of(&server);
-    let waiting = clients(&server, 20);
-    let line = server.wait_log(paused);
-    assert_eq!(value(&line, "reason"), Some("fork: Resource temporarily unavailable"));
-    assert_eq!(server.status().open, 5, "the sixth process is the master");
-    for (client, line) in &waiting {
-        hear(client, line);
+    // One of the six processes is the master; another a template, where there is one.
+    for (confine, children) in [("none", 5), ("guarded", 4)] {
+        let mut command = Command::new("prlimit");
+        command.args(["--nproc=6", &tine]);
+        command.args(tine_command(&["127.0.0.1:0", "-v", "--confine", confine, "--", "cat"]).get_args());
+        command.uid(OWN).gid(OWN);
+        let server = Server::start(command, Ready::Ports(vec!["127.0.0.1:0".into()]));
+        let baseline = Baseline::of(&server);
+        let waiting = clients(&server, 20);
+        let line = server.wait_log(paused);
+        assert_eq!(value(&line, "reason"), Some("fork: Resource temporarily unavailable"));
+        assert_eq!(server.status().open, children, "{confine}");
+        for (client, line) in &waiting {
+            hear(client, line);
+        }
+        drop(waiting);
+        server.wait_log(|line| line.starts_with("resume "));
+        server.quiescent(&baseline);
+        assert!(server.stop().success());
     }
-    drop(waiting);
-    server.wait_log(|line| line.starts_with("resume "));
-    server.quiescent(&baseline);
-    assert!(server.stop().success());
 }
 
 #[test]
@@ -273,7 +277,7 @@ fn no_end_is_lost_of_children_that_end_before_the_master_knows_them() {
     // The child runs, and ends, while its parent is still in the call that makes it.
     let inject = "inject=clone,clone3,fork,vfork:delay_exit=20000";
     let options = ["-e", "trace=clone,clone3,fork,vfork", "-e", inject];
-    let server = traced(&folder.file("trace"), &options, &["127.0.0.1:0", "-v", "--", "true"]);
+    let server = traced(&folder.file("trace"), &options, &["127.0.0.1:0", "-v", "--confine", "none", "--", "true"]);
     let clients: Vec<Stream> = (0..CLIENTS).map(|_| Stream::connect(server.addr(0)).unwrap()).collect();
     for client in &clients {
         assert_eq!(client.rest().unwrap(), b"");

@@ -232,6 +232,10 @@ impl Master {
                     Some(pid) => self.settle(unborn, given, pid),
                     None => self.unborn.push_back((unborn, given)),
                 }
+                if self.listeners.get(at).is_some_and(|listener| matches!(listener.role, Role::Lend(_))) {
+                    // Until it is known who has the socket, it would be lent again.
+                    self.await_births();
+                }
             }
             Err(why) => {
                 self.held.push_back((at, Guest { ticket, arrival, waited }));

@@ -265,6 +265,8 @@ impl Master {
     }
 
     pub(super) fn collect_reports(&mut self) {
+        // What is said by a child that is not known yet would be taken for nonsense.
+        self.await_births();
         let mut found = Vec::new();
         let spares = self.spares.as_ref();
         let known = |pid| {
@@ -309,6 +311,7 @@ impl Master {
 
     /// How long children took to begin. What the pipe had no room for is not known of its child.
     fn collect_later(&mut self) {
+        self.await_births();
         let mut found = Vec::new();
         let spares = self.spares.as_ref();
         let known = |pid| self.children.contains_key(&pid) || spares.is_some_and(|spares| spares.has(pid));
