@@ -278,9 +278,10 @@ struct Scene {
 
 impl Scene {
     fn new(page: &Page, line: &Line, served: &Line, who: Who, lay: Lay) -> Scene {
-        // Not in /tmp, where whoever is sealed sees one of its own.
-        let folder = Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        let folder = Folder::below(&place());
         lay(page, &folder);
+        // Whatever the mask was that they were made with.
+        run(command("chmod").args(["-R", "a+rX"]).arg(folder.file("srv")));
         if support::is_root() && (who == Who::Nobody || line.value("--user").is_some()) {
             run(command("chown").args(["-R", &format!("{NOBODY}:{NOBODY}")]).arg(folder.file("srv")));
         }
@@ -295,7 +296,7 @@ impl Scene {
         let serve = tine_command(&args);
         let command = match who {
             Who::Tester => serve,
-            // Nobody may execute the one that was built, for it lies where others cannot look.
+            // The one that was built may lie where others cannot look.
             Who::Nobody => {
                 let tine = folder.copy(binary("tine"), "tine");
                 let mut command = who.runs(Path::new(&tine));
@@ -322,6 +323,14 @@ impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: tine serve {}", self.who, self.line.words.join(" "))
     }
+}
+
+/// Where the trees are that are served: not in /tmp, where whoever is sealed sees one of its own, and where others can look.
+fn place() -> PathBuf {
+    let ours = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let is_open = |folder: &Path| fs::metadata(folder).is_ok_and(|about| about.mode() & 0o001 != 0);
+    let is_reached = !support::is_root() || ours.ancestors().all(is_open);
+    if is_reached { ours.to_owned() } else { "/srv".into() }
 }
 
 /// A word of a page with the paths of this test.
