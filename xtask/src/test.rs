@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "ucspi-tcp",
     "netcat-openbsd",
     "perl",
+    "python3",
     "strace",
     "mandoc",
     "procps",

@@ -105,7 +105,7 @@ impl Wear {
         }
         let processes = mount_own && own.has(Namespaces::PID);
         // What is named would be covered by what is mounted over it.
-        let covers = |path: &&PathBuf| mount_own && plan.world.memories().iter().any(|memory| path.starts_with(&memory.at));
+        let covers = |path: &&PathBuf| mount_own && plan.world.is_in_memory(path);
         let named = opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs);
         if let Some(covered) = named.chain(plan.world.binds.iter().map(|bind| &bind.to)).find(covers) {
             let why = "it is in a directory that each client has one of its own of, and is not seen there; put it elsewhere, or show it elsewhere with --bind";

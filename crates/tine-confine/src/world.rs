@@ -99,6 +99,9 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("dev/stderr", "/proc/self/fd/2"),
 ];
 
+/// Where older names of directories lead, beside the machine's system directories.
+const LINKS: [(&str, &str); 2] = [("/var/tmp", "/tmp"), ("/var/run", "/run")];
+
 /// The root itself holds directories, links and places to mount at, and nothing else.
 const ROOT_SIZE: &std::ffi::CStr = c"1m";
 
@@ -133,6 +136,14 @@ impl World {
         all
     }
 
+    /// Whether a path is in one of these.
+    pub(crate) fn is_in_memory(&self, path: &Path) -> bool {
+        let links = LINKS.iter().filter(|_| self.root.is_none());
+        let through = links.filter_map(|(at, to)| Some(Path::new(to).join(path.strip_prefix(at).ok()?))).next();
+        let path = through.as_deref().unwrap_or(path);
+        self.memories().iter().any(|memory| path.starts_with(&memory.at))
+    }
+
     /// Looks at all that is to be in it. `files`: what else is, at its own place, and whether it may be written to.
     ///
     /// # Errors
@@ -155,7 +166,7 @@ impl World {
                 for at in ["/run", "/home", "/root", "/var/lib", "/srv"] {
                     pieces.push(Piece::Directory { at: at.into() });
                 }
-                pieces.push(Piece::Link { to: "/run".into(), at: "/var/run".into() });
+                pieces.extend(LINKS.map(|(at, to)| Piece::Link { to: to.into(), at: at.into() }));
             }
             Some(root) => {
                 let fail = |why| (root.clone(), why);

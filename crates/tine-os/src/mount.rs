@@ -4,11 +4,11 @@
 //! A path is followed once, when its tree is opened; from there on descriptors are used, so that nobody can put something else in
 //! its place.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
@@ -103,15 +103,15 @@ impl Tree {
         check(done as libc::c_int).map(drop)
     }
 
-    /// Attaches it at a path below a directory; what is there is covered. The path is one of our own making: no link is in it.
+    /// Attaches it at a path below a directory; what is there is covered.
     ///
     /// # Errors
     /// ENOENT; EPERM without CAP_SYS_ADMIN; ENOTDIR for a directory on a file, or a file on a directory.
     pub fn attach(&self, below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+        let place = within(below, if at.is_empty() { c"." } else { at })?;
         fault::point("move_mount")?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        let flags = if at.is_empty() { flags | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH } else { flags };
-        Ok(rustix::mount::move_mount(&self.0, c"", below, at, flags)?)
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        Ok(rustix::mount::move_mount(&self.0, c"", &place, c"", flags)?)
     }
 }
 
@@ -142,13 +142,39 @@ pub fn anything(path: &CStr) -> io::Result<(OwnedFd, bool)> {
     Ok((fd, kind.is_dir()))
 }
 
+/// How often a path with `..` in it is followed anew when something on the machine was moved meanwhile.
+const ATTEMPTS: usize = 100;
+
+/// What a path leads to, with the directory for its root: a link in it, of ours or of somebody's who may write there, would otherwise
+/// lead to the machine's own files.
+fn within(below: BorrowedFd<'_>, at: &CStr) -> io::Result<OwnedFd> {
+    fault::point("openat2")?;
+    let (flags, how) = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+    let mut attempt = 1;
+    loop {
+        match rustix::fs::openat2(below, at, flags, Mode::empty(), how) {
+            Err(rustix::io::Errno::AGAIN) if attempt < ATTEMPTS => attempt += 1,
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// The directory that the last name of a path is in, and that name.
+fn parent<'a>(below: BorrowedFd<'_>, at: &'a CStr) -> io::Result<(OwnedFd, &'a CStr)> {
+    let slash = at.to_bytes().iter().rposition(|byte| *byte == b'/');
+    let above = CString::new(slash.map_or(&b"."[..], |slash| &at.to_bytes()[..slash]))?;
+    let last = &at.to_bytes_with_nul()[slash.map_or(0, |slash| slash + 1)..];
+    Ok((within(below, &above)?, CStr::from_bytes_with_nul(last).expect("the end of a string is one")))
+}
+
 /// Makes a directory that others may enter, where there is none.
 ///
 /// # Errors
-/// What mkdir(2) says.
+/// What openat2(2) and mkdir(2) say.
 pub fn make_directory(below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+    let (parent, name) = parent(below, at)?;
     fault::point("mkdir")?;
-    match rustix::fs::mkdirat(below, at, Mode::from_raw_mode(0o755)) {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
         Err(rustix::io::Errno::EXIST) => Ok(()),
         other => Ok(other?),
     }
@@ -157,26 +183,31 @@ pub fn make_directory(below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
 /// Makes an empty file, to attach another one to.
 ///
 /// # Errors
-/// What open(2) says.
+/// What openat2(2) and open(2) say.
 pub fn make_file(below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+    let (parent, name) = parent(below, at)?;
     fault::point("open")?;
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(below, at, flags, Mode::from_raw_mode(0o444))?;
+    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
     Ok(())
 }
 
 /// Whether something is there; a link that leads nowhere is something.
 pub fn is_there(below: BorrowedFd<'_>, at: &CStr) -> bool {
-    rustix::fs::statat(below, at, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    let there = |(parent, name)| {
+        rustix::fs::statat::<_, OwnedFd>(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    };
+    parent(below, at).is_ok_and(there)
 }
 
 /// Makes a symbolic link.
 ///
 /// # Errors
-/// What symlink(2) says.
+/// What openat2(2) and symlink(2) say.
 pub fn make_link(to: &CStr, below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+    let (parent, name) = parent(below, at)?;
     fault::point("symlink")?;
-    Ok(rustix::fs::symlinkat(to, below, at)?)
+    Ok(rustix::fs::symlinkat(to, parent, name)?)
 }
 
 /// Makes a tree that is attached in this mount namespace its root, and lets go of all that was there before.

@@ -29,17 +29,18 @@ pub fn need(program: &str, package: &str) {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it.
+    /// Makes it, where temporary files are.
     pub fn new() -> Folder {
         Folder::below(&env::temp_dir())
     }
 
     /// One that a sealed program can be shown: in `/tmp` it has a place of its own.
     pub fn outside_tmp() -> Folder {
-        Folder::below(Path::new("/var/tmp"))
+        Folder::below(Path::new("/srv"))
     }
 
-    fn below(folder: &Path) -> Folder {
+    /// Makes it in another one.
+    pub fn below(folder: &Path) -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("tine-test-{}-{number}", process::id()));

@@ -1,0 +1,46 @@
+//! Links in the tree of files that sealed programs see: they lead to places in it, when it is built too.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::{Folder, fed, left_out_without_root};
+use tine_testkit::server::tine_command;
+use tine_testkit::{Server, ask};
+
+#[test]
+fn a_place_beneath_a_link_is_made_in_the_tree_and_not_on_the_machine() {
+    if left_out_without_root("to make something in /run, where it went wrong") {
+        return;
+    }
+    let folder = Folder::new();
+    fs::write(folder.file("file"), "seen\n").unwrap();
+    // /var/run is a link to /run there, and on the machine.
+    let name = format!("tine-test-{}", std::process::id());
+    let bind = format!("{}:/var/run/{name}", folder.text(""));
+    let file = format!("/run/{name}/file");
+    let args = ["127.0.0.1:0", "--confine", "sealed", "--bind", &bind, "--", "cat", &file];
+    let server = Server::tine(&args);
+    assert_eq!(ask(server.addr(0), b"").unwrap(), b"seen\n");
+    assert!(server.stop().success());
+    assert!(!Path::new("/run").join(name).exists());
+}
+
+#[test]
+fn what_is_named_beneath_var_tmp_is_refused_as_it_is_beneath_tmp() {
+    if left_out_without_root("sealed, which takes user namespaces otherwise") {
+        return;
+    }
+    let folder = Folder::below(Path::new("/var/tmp"));
+    let path = folder.text("");
+    let output =
+        fed(&mut tine_command(&["127.0.0.1:0", "--confine", "sealed", "--read", &path, "--", "true"]), b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let expected =
+        format!("tine: --read: {path}: it is in a directory that each client has one of its own of");
+    assert!(said.starts_with(&expected), "{said}");
+    assert_eq!(output.status.code(), Some(100));
+    // Its name is of this process, so that nobody else has made one there.
+    assert!(!Path::new("/tmp").join(folder.path().file_name().unwrap()).exists());
+}
