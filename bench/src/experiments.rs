@@ -373,7 +373,12 @@ mod tests {
 
     #[test]
     fn sessions_are_compared_with_themselves_alone() {
-        let report = Report { done: 9, open_alone_us: spread(20.0, 40.0), open_us: spread(30.0, 400.0), ..Report::new("sessions") };
+        let report = Report {
+            done: 9,
+            open_alone_us: spread(20.0, 40.0),
+            open_us: spread(30.0, 400.0),
+            ..Report::new("sessions")
+        };
         let found = Found::of_sessions(&report);
         let ratios = ["p50_ratio", "p99_ratio"].map(|metric| found.metrics[metric]);
         assert_eq!((found.experiment.as_str(), ratios), ("open", [1.5, 10.0]));
@@ -384,11 +389,15 @@ mod tests {
     #[test]
     fn what_is_confined_is_measured_apart_and_asked_for_by_one_word() {
         for server in SERVERS {
-            let names: Vec<_> = EXPERIMENTS.iter().filter(|one| (one.with)(server)).map(|one| one.name).collect();
+            let names: Vec<_> =
+                EXPERIMENTS.iter().filter(|one| (one.with)(server)).map(|one| one.name).collect();
             assert!(!names.is_empty(), "{} is in none", server.name);
             let confined = names.iter().all(|name| name.contains("confined"));
             assert_eq!(confined, server.kind == Kind::Confined, "{}", server.name);
-            assert!(!server.name.contains("confined"), "--only confined is to ask for these experiments alone");
+            assert!(
+                !server.name.contains("confined"),
+                "--only confined is to ask for these experiments alone"
+            );
         }
     }
 }

@@ -408,7 +408,8 @@ fn best<'a>(
 
 /// Whether it is one of those that are compared with although they lose a reply now and then.
 fn loses_few(results: &Results, server: &str, experiment: &str) -> bool {
-    LOSING.contains(&server) && results.errors(server, experiment) * LOSING_MOST <= results.done(server, experiment)
+    LOSING.contains(&server)
+        && results.errors(server, experiment) * LOSING_MOST <= results.done(server, experiment)
 }
 
 fn ratio(results: &Results, this: (&str, &str, &str), that: (&str, &str, &str)) -> Option<Summary> {
@@ -504,10 +505,16 @@ mod tests {
         results.samples[1].metrics.insert("done".into(), 200.0);
         results.samples[1].errors.insert("no_reply".into(), 2);
         let judged = goal.judge(&results);
-        assert_eq!((judged.verdict, judged.note.as_str()), (Verdict::Met, "nsjail had wrong replies: no_reply 2"));
+        assert_eq!(
+            (judged.verdict, judged.note.as_str()),
+            (Verdict::Met, "nsjail had wrong replies: no_reply 2")
+        );
         results.samples[1].errors.insert("no_reply".into(), 3);
         let judged = goal.judge(&results);
-        assert_eq!((judged.verdict, judged.note.as_str()), (Verdict::NotMeasured, "nsjail is struck: no_reply 3"));
+        assert_eq!(
+            (judged.verdict, judged.note.as_str()),
+            (Verdict::NotMeasured, "nsjail is struck: no_reply 3")
+        );
     }
 
     #[test]

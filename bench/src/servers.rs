@@ -461,7 +461,12 @@ mod tests {
             let at = args.iter().position(|arg| arg == "--confine").expect("it says how it is confined");
             let profile = server.name.split('-').nth(1).filter(|_| server.kind == Kind::Confined);
             assert_eq!(args[at + 1], profile.unwrap_or("none"), "{}", server.name);
-            assert_eq!(args.iter().any(|arg| arg == "--spare"), server.name.ends_with("spare"), "{}", server.name);
+            assert_eq!(
+                args.iter().any(|arg| arg == "--spare"),
+                server.name.ends_with("spare"),
+                "{}",
+                server.name
+            );
         }
     }
 

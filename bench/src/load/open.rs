@@ -106,7 +106,12 @@ impl Sessions {
         for _ in 0..options.open {
             let socket = connected(target, sources)?;
             send(&socket, b"?", SendFlags::NOSIGNAL)?;
-            all.push(Session { socket: Some(socket), next: Instant::now(), byte: 0, under_way: VecDeque::new() });
+            all.push(Session {
+                socket: Some(socket),
+                next: Instant::now(),
+                byte: 0,
+                under_way: VecDeque::new(),
+            });
         }
         for session in &all {
             let socket = session.socket.as_ref().expect("none has failed yet");
@@ -114,7 +119,9 @@ impl Sessions {
             poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timespec(PATIENCE)))?;
             match recv(socket, &mut byte[..], RecvFlags::DONTWAIT) {
                 Ok((_, 1)) if byte[0] == b'?' => {}
-                Ok(_) => return Err(io::Error::other("the server's program ends, or echoes no byte by itself")),
+                Ok(_) => {
+                    return Err(io::Error::other("the server's program ends, or echoes no byte by itself"));
+                }
                 Err(Errno::AGAIN) => return Err(io::Error::other("an open session says nothing")),
                 Err(why) => return Err(why.into()),
             }
