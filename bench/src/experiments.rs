@@ -1,4 +1,5 @@
-//! What is done with a server: closed loops, loops with idle clients held, a crowd that ends at once, a burst, a start, datagrams.
+//! What is done with a server: closed loops, loops with idle clients held, sessions that stay open while others arrive, a crowd that
+//! ends at once, a burst, a start, datagrams.
 //!
 //! Each experiment starts a server of its own, so that none finds what another has left, and gives samples. All load comes
 //! from the generator in a process of its own, so that its processor time is known.
@@ -32,6 +33,21 @@ pub const BURST: usize = 4_000;
 
 /// How often a server is started to see how long that takes.
 pub const STARTS: usize = 9;
+
+/// Sessions that stay open while others arrive.
+pub const OPEN: usize = 8;
+
+/// Seconds from one byte of such a session to the next.
+pub const EVERY: f64 = 0.004;
+
+/// Those that arrive meanwhile, in a closed loop.
+pub const ARRIVING: usize = 4;
+
+/// The program that servers start.
+pub const TARGET: &str = "target";
+
+/// The one that stays for as long as its client does.
+const SESSION: &str = "session";
 
 /// How long everybody has to become quiet before memory is looked at.
 const SETTLE: Duration = Duration::from_millis(700);
@@ -78,7 +94,9 @@ pub struct Found {
 /// All of them, in the order in which a round has them.
 #[rustfmt::skip]
 pub const EXPERIMENTS: &[Experiment] = &[
-    Experiment { name: "rate", with: |server| server.kind != Kind::Datagram, rounds: u32::MAX, run: rate },
+    Experiment { name: "rate", with: |server| !matches!(server.kind, Kind::Datagram | Kind::Confined), rounds: u32::MAX, run: rate },
+    Experiment { name: "confined", with: |server| server.kind == Kind::Confined, rounds: u32::MAX, run: confined },
+    Experiment { name: "confined-open", with: |server| named(server, &["tine-none", "tine-sealed", "tine-sealed-spare", "tine-sealed-net", "tine-sealed-net-spare", "nsjail"]), rounds: u32::MAX, run: open },
     Experiment { name: "udp", with: |server| server.kind == Kind::Datagram, rounds: u32::MAX, run: udp },
     Experiment { name: "start", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "tcpsvd", "s6-tcpserver", "c-vfork"]), rounds: u32::MAX, run: start },
     Experiment { name: "burst", with: |server| named(server, &["tine", "tine-auto", "tcpserver", "tcpsvd", "s6-tcpserver", "c-vfork", "handler", "handler-auto", "c-fork"]), rounds: u32::MAX, run: burst },
@@ -115,6 +133,11 @@ fn rate(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String
     Ok(found)
 }
 
+/// For twice as long: the slowest of these answer 64 clients in waves, of which a short time holds few.
+fn confined(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String> {
+    rate(server, place, Pace { seconds: 2.0 * pace.seconds, warmup: 2.0 * pace.warmup })
+}
+
 fn idle(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String> {
     let running = Running::start(server, place)?;
     let quiet = children(running.pid());
@@ -129,6 +152,16 @@ fn idle(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String
         reaped(&running, &quiet)?;
     }
     Ok(found)
+}
+
+/// Sessions that stay open: how long their bytes take alone, and while others arrive.
+fn open(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String> {
+    let place = Place { program: SESSION, ..place.clone() };
+    let running = Running::start(server, &place)?;
+    let mut command = generator(&place, &running.target, pace);
+    command.args(["--open", &OPEN.to_string(), "--every", &EVERY.to_string()]);
+    let report = output(command.args(["--clients", &ARRIVING.to_string()]))?;
+    Ok(vec![Found::of_sessions(&report)])
 }
 
 fn udp(server: &Server, place: &Place, pace: Pace) -> Result<Vec<Found>, String> {
@@ -309,6 +342,21 @@ impl Found {
         found
     }
 
+    fn of_sessions(report: &Report) -> Found {
+        let mut found = Found::new("open");
+        found.errors.clone_from(&report.errors);
+        let (alone, arrivals) = (report.open_alone_us, report.open_us);
+        found.note("done", Some(report.done as f64));
+        found.note("rate", (report.done > 0).then_some(report.per_second));
+        found.note("alone_p50_us", alone.map(|spread| spread.p50));
+        found.note("alone_p99_us", alone.map(|spread| spread.p99));
+        found.note("open_p50_us", arrivals.map(|spread| spread.p50));
+        found.note("open_p99_us", arrivals.map(|spread| spread.p99));
+        found.note("p50_ratio", arrivals.zip(alone).map(|(this, that)| this.p50 / that.p50));
+        found.note("p99_ratio", arrivals.zip(alone).map(|(this, that)| this.p99 / that.p99));
+        found
+    }
+
     fn note(&mut self, metric: &str, value: Option<f64>) {
         self.metrics.extend(value.map(|value| (metric.to_string(), value)));
     }
@@ -317,4 +365,44 @@ impl Found {
 /// The servers that a run has: all, or those of a quick one.
 pub fn servers(quick: bool) -> impl Iterator<Item = &'static Server> {
     SERVERS.iter().filter(move |server| server.quick || !quick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::report::Spread;
+
+    fn spread(p50: f64, p99: f64) -> Option<Spread> {
+        Some(Spread { min: 1.0, mean: p50, p50, p90: p99, p99, p999: p99, max: p99 })
+    }
+
+    #[test]
+    fn sessions_are_compared_with_themselves_alone() {
+        let report = Report {
+            done: 9,
+            open_alone_us: spread(20.0, 40.0),
+            open_us: spread(30.0, 400.0),
+            ..Report::new("sessions")
+        };
+        let found = Found::of_sessions(&report);
+        let ratios = ["p50_ratio", "p99_ratio"].map(|metric| found.metrics[metric]);
+        assert_eq!((found.experiment.as_str(), ratios), ("open", [1.5, 10.0]));
+        let nothing = Found::of_sessions(&Report::new("sessions")).metrics;
+        assert_eq!(nothing.into_keys().collect::<Vec<_>>(), ["done"]);
+    }
+
+    #[test]
+    fn what_is_confined_is_measured_apart_and_asked_for_by_one_word() {
+        for server in SERVERS {
+            let names: Vec<_> =
+                EXPERIMENTS.iter().filter(|one| (one.with)(server)).map(|one| one.name).collect();
+            assert!(!names.is_empty(), "{} is in none", server.name);
+            let confined = names.iter().all(|name| name.contains("confined"));
+            assert_eq!(confined, server.kind == Kind::Confined, "{}", server.name);
+            assert!(
+                !server.name.contains("confined"),
+                "--only confined is to ask for these experiments alone"
+            );
+        }
+    }
 }

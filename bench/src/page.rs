@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::chart::{Bar, bars, figure};
-use crate::experiments::{BURST, CLIENTS, CROWD, HELD};
+use crate::experiments::{ARRIVING, BURST, CLIENTS, CROWD, EVERY, HELD, OPEN};
 use crate::goals::{GOALS, Judged, Unit, Verdict, more_is_better};
 use crate::repeat::{Repeat, repeats};
 use crate::results::Results;
@@ -33,6 +33,11 @@ pub fn render(results: &Results, before: Option<&Results>) -> (String, Vec<(Stri
         ("charts", shown(&charts)),
         ("programs", streams(results, Kind::Program)),
         ("handlers", streams(results, Kind::Handler)),
+        ("confined", streams(results, Kind::Confined)),
+        ("open", table(results, Kind::Confined, OPENED)),
+        ("open_size", OPEN.to_string()),
+        ("open_every", figure(EVERY * 1e3)),
+        ("arriving", ARRIVING.to_string()),
         ("idle", table(results, Kind::Program, IDLE) + &rows_only(&table(results, Kind::Handler, IDLE))),
         (
             "crowd",
@@ -207,6 +212,16 @@ const BURSTS: &[Column] = &[
     ("refused or failed", "burst", "failed"),
 ];
 
+const OPENED: &[Column] = &[
+    ("alone, median, us", "open", "alone_p50_us"),
+    ("99 %, us", "open", "alone_p99_us"),
+    ("while others arrive, median, us", "open", "open_p50_us"),
+    ("99 %, us", "open", "open_p99_us"),
+    ("median by that alone", "open", "p50_ratio"),
+    ("99 % by that alone", "open", "p99_ratio"),
+    ("arrivals, /s", "open", "rate"),
+];
+
 const START: &[Column] = &[("to the first client served, ms", "start", "start_ms")];
 
 const DATAGRAMS: &[Column] = &[
@@ -297,8 +312,12 @@ fn wrong(results: &Results) -> String {
 }
 
 /// What it is compared with where it is said that tine is slower.
-const OURS: [(Kind, &str); 3] =
-    [(Kind::Program, "tine"), (Kind::Handler, "handler"), (Kind::Datagram, "handler-udp")];
+const OURS: [(Kind, &str); 4] = [
+    (Kind::Program, "tine"),
+    (Kind::Handler, "handler"),
+    (Kind::Datagram, "handler-udp"),
+    (Kind::Confined, "tine-sealed"),
+];
 
 fn losses(results: &Results, judged: &[Judged]) -> String {
     let mut text = String::new();
@@ -383,6 +402,14 @@ const CHARTS: &[Chart] = &[
         metric: "rate",
     },
     Chart {
+        file: "performance-confined.svg",
+        title: "A confined program for each client",
+        about: "connections a second, 64 clients",
+        kinds: &[Kind::Confined],
+        experiment: "c64",
+        metric: "rate",
+    },
+    Chart {
         file: "performance-datagrams.svg",
         title: "Datagrams of 64 bytes echoed",
         about: "a second, 8 flows by 64 under way",
@@ -449,6 +476,25 @@ mod tests {
         assert!(page.contains("~~200 (100-300)~~ wrong"), "{page}");
         assert!(page.contains("- socat in c8: no_reply 7"), "{page}");
         assert!(charts.is_empty());
+    }
+
+    #[test]
+    fn what_is_confined_has_tables_of_its_own() {
+        let results = results(&[
+            ("tine-sealed", "c8", 1, "rate", 2_000.0),
+            ("tine-sealed", "open", 1, "p99_ratio", 1.5),
+            ("tine", "c8", 1, "rate", 5_000.0),
+        ]);
+        let (page, _) = render(&results, None);
+        let of =
+            |head: &str| page.split(head).nth(1).and_then(|rest| rest.split("\n##").next()).unwrap_or("");
+        let (confined, open) =
+            (of("### A confined program for each client"), of("### Sessions that stay open"));
+        assert!(
+            confined.contains("| tine-sealed |  | 2,000 |") && !confined.contains("| tine |"),
+            "{confined}"
+        );
+        assert!(open.contains("| tine-sealed |  |  |  |  |  | 1.50 |"), "{open}");
     }
 
     #[test]

@@ -75,6 +75,16 @@ impl Results {
         (!words.is_empty()).then(|| words.join(", "))
     }
 
+    /// How many replies were wrong or missing in an experiment over all rounds.
+    pub fn errors(&self, server: &str, experiment: &str) -> f64 {
+        self.of(server, experiment).flat_map(|sample| sample.errors.values()).sum::<u64>() as f64
+    }
+
+    /// How many were right, in the time that was measured.
+    pub fn done(&self, server: &str, experiment: &str) -> f64 {
+        self.of(server, experiment).filter_map(|sample| sample.metrics.get("done")).sum()
+    }
+
     /// The experiments of which there is a sample of this server.
     pub fn experiments(&self, server: &str) -> BTreeSet<&str> {
         let own = self.samples.iter().filter(|sample| sample.server == server);

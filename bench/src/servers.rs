@@ -19,6 +19,8 @@ pub enum Kind {
     Handler,
     /// Answers datagrams.
     Datagram,
+    /// Starts a program for each, and confines it; some of these do not, to be compared with.
+    Confined,
 }
 
 /// Whose it is.
@@ -64,6 +66,8 @@ pub struct Place {
     pub handler_help: String,
     /// The port.
     pub port: u16,
+    /// Which program of `bench/loops` servers start.
+    pub program: &'static str,
 }
 
 impl Server {
@@ -83,7 +87,7 @@ impl Place {
     }
 
     fn target(&self) -> PathBuf {
-        self.work.join("target")
+        self.work.join(self.program)
     }
 
     fn tcp(&self) -> String {
@@ -116,15 +120,21 @@ impl Place {
         Ok(command)
     }
 
+    /// Unconfined, as all are that it is compared with.
     fn tine(&self, options: &[&str]) -> Result<Command, String> {
-        self.tine_at(&self.tcp(), options)
+        self.tine_at(&self.tcp(), "none", options)
     }
 
-    fn tine_at(&self, address: &str, options: &[&str]) -> Result<Command, String> {
+    fn confined(&self, profile: &str, options: &[&str]) -> Result<Command, String> {
+        self.tine_at(&self.tcp(), profile, options)
+    }
+
+    fn tine_at(&self, address: &str, profile: &str, options: &[&str]) -> Result<Command, String> {
+        has(&self.tine_help, &["--confine"])?;
         has(&self.tine_help, options)?;
         let most = CHILDREN.to_string();
         let mut command = Command::new(self.built.join("tine"));
-        command.args(["serve", address, "-c", &most, "--reserve", "0", "--drain", "0"]);
+        command.args(["serve", address, "-c", &most, "--reserve", "0", "--drain", "0", "--confine", profile]);
         if !options.contains(&"-C") {
             command.args(["-C", &most]);
         }
@@ -200,13 +210,19 @@ const fn server(
     Server { name, kind, whose, about, quick, command }
 }
 
-use Kind::{Datagram, Handler, Program};
+/// One set of processes for each client; all else is the service's.
+const SHARED: &[&str] = &["--own", "pid"];
+
+/// A network for each client, too.
+const NET: &[&str] = &["--own", "pid,mount,net"];
+
+use Kind::{Confined, Datagram, Handler, Program};
 use Whose::{Bare, Ours, Peer};
 
 /// All of them.
 #[rustfmt::skip]
 pub const SERVERS: &[Server] = &[
-    server("tine", Program, Ours, true, "`tine serve`, one acceptor, default log level; UCSPI variables, a control group or subreaper for each client, status and bill",
+    server("tine", Program, Ours, true, "`tine serve --confine none`, one acceptor, default log level; UCSPI variables, a control group or subreaper for each client, status and bill",
         |place| place.tine(&[])),
     server("tine-auto", Program, Ours, true, "the same with `--acceptors auto`",
         |place| place.tine(&["--acceptors", "auto"])),
@@ -214,12 +230,12 @@ pub const SERVERS: &[Server] = &[
         |place| place.tine(&["--spare", SPARE])),
     server("tine-auto-spare", Program, Ours, false, "the same with `--acceptors auto --spare 16:64`",
         |place| place.tine(&["--acceptors", "auto", "--spare", SPARE])),
-    server("tine-off", Program, Ours, true, "`tine serve -q`: no line for any client, no limit but the number of children",
+    server("tine-off", Program, Ours, true, "`tine serve --confine none -q`: no line for any client, no limit but the number of children",
         |place| place.tine(&["-q"])),
-    server("tine-on", Program, Ours, true, "`tine serve -v` into a file: two lines for each client; a limit for each source, two rates and penalties asked about for each client, none of which acts",
+    server("tine-on", Program, Ours, true, "`tine serve --confine none -v` into a file: two lines for each client; a limit for each source, two rates and penalties asked about for each client, none of which acts",
         |place| place.tine(LIMITS_ON)),
-    server("tine-unix", Program, Ours, false, "`tine serve` on a Unix socket; compare it with nothing but `tine`",
-        |place| place.tine_at(&format!("unix:{}", unix_name(place)), &[])),
+    server("tine-unix", Program, Ours, false, "`tine serve --confine none` on a Unix socket; compare it with nothing but `tine`",
+        |place| place.tine_at(&format!("unix:{}", unix_name(place)), "none", &[])),
     server("tcpserver", Program, Peer, true, "ucspi-tcp, `-H -R -l0 -Q -b 4096`: waits for any child (slow when many live); no limit by source, no confinement, no tree",
         |place| {
             let mut command = place.peer("tcpserver", "ucspi-tcp")?;
@@ -285,10 +301,6 @@ pub const SERVERS: &[Server] = &[
             command.args(["--accept", "--inetd", "-l"]).arg(format!("127.0.0.1:{}", place.port)).arg(place.target());
             Ok(command)
         }),
-    server("nsjail", Program, Peer, false, "listen mode, all of its namespaces, from the path given: it does far more for each client than the others, so it is here for scale only",
-        |place| nsjail(place, &[])),
-    server("nsjail-nonet", Program, Peer, false, "the same without a network namespace of its own",
-        |place| nsjail(place, &["-N"])),
     server("c-vfork", Program, Bare, true, "C, one loop: vfork and exec, dead waited for with status and usage",
         |place| place.stream("vfork")),
     server("c-vfork-ign", Program, Bare, true, "C, one loop: vfork and exec, dead forgotten by the kernel, no status",
@@ -317,6 +329,30 @@ pub const SERVERS: &[Server] = &[
         |place| net_server(place, "PreFork")),
     server("python-forking", Handler, Peer, true, "socketserver.ForkingTCPServer, its queue of 5 made 4096",
         |place| place.script("python3", "forking.py", &[&place.port.to_string()])),
+    server("tine-none", Confined, Ours, true, "`tine serve --confine none`, one acceptor: what the confined ones are compared with; a control group or subreaper for each client, as all of tine's here",
+        |place| place.confined("none", &[])),
+    server("tine-none-spare", Confined, Ours, true, "the same with `--spare 16:64`",
+        |place| place.confined("none", &["--spare", SPARE])),
+    server("tine-guarded", Confined, Ours, true, "the default: Landlock, system calls filtered, no privileges, no network but the client; no namespace",
+        |place| place.confined("guarded", &[])),
+    server("tine-guarded-spare", Confined, Ours, true, "the same with `--spare 16:64`",
+        |place| place.confined("guarded", &["--spare", SPARE])),
+    server("tine-sealed-shared", Confined, Ours, true, "`--confine sealed --own pid`: all of guarded, and a small world in namespaces: process ids of each client's own, mount tree and network (with nothing in it) shared by the clients of the service, nothing that can be written to",
+        |place| place.confined("sealed", SHARED)),
+    server("tine-sealed-shared-spare", Confined, Ours, true, "the same with `--spare 16:64`",
+        |place| place.confined("sealed", &[SHARED[0], SHARED[1], "--spare", SPARE])),
+    server("tine-sealed", Confined, Ours, true, "`--confine sealed`: a mount tree, a /tmp and a /proc of each client's own too; the network shared by the clients of the service",
+        |place| place.confined("sealed", &[])),
+    server("tine-sealed-spare", Confined, Ours, true, "the same with `--spare 16:64`",
+        |place| place.confined("sealed", &["--spare", SPARE])),
+    server("tine-sealed-net", Confined, Ours, true, "`--confine sealed --own pid,mount,net`: a network of each client's own too",
+        |place| place.confined("sealed", NET)),
+    server("tine-sealed-net-spare", Confined, Ours, true, "the same with `--spare 16:64`",
+        |place| place.confined("sealed", &[NET[0], NET[1], "--spare", SPARE])),
+    server("nsjail", Confined, Peer, true, "listen mode, from the path given: namespaces of each client's own for users, mounts, process ids, IPC, UTS, cgroups and network, and limits; a root with /proc and nothing but the program (`-R PROGRAM`), where sealed shows system directories too; no filter of system calls, no Landlock; a relay between client and program",
+        |place| nsjail(place, &[])),
+    server("nsjail-nonet", Confined, Peer, true, "the same with `-N`: in the machine's own network",
+        |place| nsjail(place, &["-N"])),
     server("handler-udp", Datagram, Ours, true, "the library, `serve_datagrams`, one worker",
         |place| place.handler_at(&place.udp(), &[])),
     server("handler-udp-2", Datagram, Ours, false, "the library, `serve_datagrams`, two workers",
@@ -348,11 +384,9 @@ fn socat(place: &Place, option: &str) -> Result<Command, String> {
 fn nsjail(place: &Place, options: &[&str]) -> Result<Command, String> {
     let mut command = Command::new(place.nsjail.as_ref().ok_or("no path given (--nsjail)")?);
     command.args(["-Ml", "--bindhost", "127.0.0.1", "--port"]).arg(place.port.to_string());
-    command
-        .args(["--max_conns_per_ip", "0", "--really_quiet", "--chroot", "/"])
-        .args(options)
-        .arg("--")
-        .arg(place.target());
+    // As little as the program needs: it is linked statically, and each mount takes time.
+    command.arg("--really_quiet").arg("-R").arg(place.target()).args(options);
+    command.arg("--").arg(place.target());
     Ok(command)
 }
 
@@ -376,9 +410,10 @@ mod tests {
             scripts: "/s".into(),
             s6: None,
             nsjail: None,
-            tine_help: "  -c, --children N\n  --reserve N".into(),
+            tine_help: "  -c, --children N\n  --reserve N\n  --confine PROFILE".into(),
             handler_help: String::new(),
             port: 7000,
+            program: "target",
         }
     }
 
@@ -413,6 +448,36 @@ mod tests {
         assert_eq!(missing(&place, "tine-auto"), None);
         assert_eq!(missing(&place, "tine-auto-spare").as_deref(), Some("--spare is not in this build"));
         assert_eq!(missing(&place, "s6-tcpserver").as_deref(), Some("no path given (--s6-tcpserver)"));
+    }
+
+    #[test]
+    fn tine_is_confined_only_among_those_that_are() {
+        let mut place = place();
+        place.tine_help.push_str(" --acceptors --spare --rate --rate-per-source --penalty --own");
+        let ours = |server: &&Server| server.name.starts_with("tine");
+        for server in SERVERS.iter().filter(ours) {
+            let command = server.command(&place).expect("it is in this build");
+            let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+            let at = args.iter().position(|arg| arg == "--confine").expect("it says how it is confined");
+            let profile = server.name.split('-').nth(1).filter(|_| server.kind == Kind::Confined);
+            assert_eq!(args[at + 1], profile.unwrap_or("none"), "{}", server.name);
+            assert_eq!(
+                args.iter().any(|arg| arg == "--spare"),
+                server.name.ends_with("spare"),
+                "{}",
+                server.name
+            );
+        }
+    }
+
+    #[test]
+    fn what_nsjail_starts_is_all_that_it_shows() {
+        let mut place = place();
+        place.nsjail = Some("/n".into());
+        place.program = "session";
+        let command = named("nsjail-nonet").command(&place).expect("a path is given");
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+        assert!(args.ends_with(&["-R", "/w/session", "-N", "--", "/w/session"].map(Into::into)), "{args:?}");
     }
 
     #[test]

@@ -127,6 +127,70 @@ fn idle_clients_are_held_while_others_are_served() {
     assert!(report.released_at_ns.is_some());
 }
 
+/// Echoes to each client in a thread of its own, until a newline or the end.
+fn sessions(answer: fn(&mut TcpStream, &[u8])) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = format!("tcp://{}", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.expect("clients come");
+            thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                while let Ok(length @ 1..) = client.read(&mut bytes) {
+                    answer(&mut client, &bytes[..length]);
+                    if bytes[length - 1] == b'\n' {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn sessions_stay_open_alone_and_while_others_arrive() {
+    let address = sessions(echo);
+    let (report, code) = load(&address, &["--open", "3", "--every", "0.002", "--clients", "2"]);
+    assert_eq!((report.kind.as_str(), code), ("sessions", Some(0)), "{report:?}");
+    assert!(report.done > 0 && report.errors.is_empty(), "{report:?}");
+    let (alone, arrivals) =
+        (report.open_alone_us.expect("there are some"), report.open_us.expect("there are some"));
+    assert!(alone.p50 <= alone.p99 && arrivals.min <= arrivals.p50, "{report:?}");
+}
+
+#[test]
+fn a_session_that_is_answered_wrong_or_ended_is_told() {
+    type Answer = fn(&mut TcpStream, &[u8]);
+    /// What a session says after its first byte; that and lines are answered right.
+    fn later(bytes: &[u8]) -> bool {
+        bytes != b"?" && !bytes.ends_with(b"\n")
+    }
+    let cases: [(&str, Answer); 3] = [
+        ("session_wrong", |client, bytes| match later(bytes) {
+            true => echo(client, &bytes.to_ascii_uppercase()),
+            false => echo(client, bytes),
+        }),
+        ("session_lost", |client, bytes| match later(bytes) {
+            true => client.shutdown(std::net::Shutdown::Both).expect("it is connected"),
+            false => echo(client, bytes),
+        }),
+        ("session_timeout", |client, bytes| match later(bytes) {
+            true => {}
+            false => echo(client, bytes),
+        }),
+    ];
+    for (kind, answer) in cases {
+        let address = sessions(answer);
+        let (report, code) = load(&address, &["--open", "2", "--clients", "1"]);
+        assert_eq!(
+            (report.errors.get(kind), report.errors.len(), code),
+            (Some(&2), 1, Some(1)),
+            "{report:?}"
+        );
+    }
+}
+
 #[test]
 fn datagrams_are_counted_and_checked_one_by_one_and_in_pieces() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");

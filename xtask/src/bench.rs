@@ -32,9 +32,10 @@ const UNPACKED: &[&str] = &["xinetd", "openbsd-inetd"];
 /// What those need only as services.
 const SERVICE_ONLY: &[&str] = &["lsb-base", "update-inetd", "tcpd", "netbase", "init-system-helpers"];
 
-/// Bare loops and the program that servers start: what each is built from and how.
+/// Bare loops and the programs that servers start: what each is built from and how.
 const LOOPS: &[(&str, &[&str])] = &[
     ("target", &["-nostdlib", "-static", "-fno-stack-protector"]),
+    ("session", &["-nostdlib", "-static", "-fno-stack-protector"]),
     ("stream", &["-static", "-pthread"]),
     ("datagram", &["-static"]),
 ];

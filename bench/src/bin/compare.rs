@@ -112,6 +112,7 @@ fn place(root: &Path, options: &Options) -> Result<Place, String> {
         s6: options.s6_tcpserver.clone(),
         nsjail: options.nsjail.clone(),
         port: 0,
+        program: experiments::TARGET,
         built,
         work,
     })

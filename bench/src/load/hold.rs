@@ -98,7 +98,11 @@ pub fn allow_descriptors(count: usize) -> io::Result<()> {
         .map_err(|why| io::Error::other(format!("open {wanted} descriptors at once: {why}")))
 }
 
-fn connected(target: &Target, sources: &mut Sources) -> io::Result<OwnedFd> {
+/// A client that is connected, and has said nothing.
+///
+/// # Errors
+/// When it cannot be, or the server's queue stays full.
+pub fn connected(target: &Target, sources: &mut Sources) -> io::Result<OwnedFd> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match begin(target, sources)? {

@@ -1,10 +1,11 @@
-//! The load generator: one thread, many connections under way, each byte of each reply checked.
+//! The load generator: one thread (and one for sessions that stay open), many connections under way, each byte of each reply checked.
 //!
 //! It decides nothing about servers and knows none of them. What it finds it hands back as a [`report::Report`].
 
 pub mod cpu;
 pub mod datagram;
 pub mod hold;
+pub mod open;
 pub mod options;
 pub mod report;
 pub mod stream;

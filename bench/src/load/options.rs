@@ -47,6 +47,15 @@ pub struct Options {
     #[arg(long, requires = "hold")]
     pub release: bool,
 
+    /// Sessions that stay open, each saying a byte every so often (--every): alone for --seconds, then while --clients arrive for
+    /// as long
+    #[arg(long, default_value_t = 0, conflicts_with_all = ["burst", "rate", "hold", "udp"], value_parser = open)]
+    pub open: usize,
+
+    /// With --open: the time from one byte of a session to the next
+    #[arg(long, default_value = "0.005", value_parser = interval)]
+    pub every: Duration,
+
     /// So many clients at once, and no more
     #[arg(long)]
     pub burst: Option<usize>,
@@ -80,6 +89,21 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value).map_err(|why| why.to_string())
 }
 
+fn interval(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("bytes come with some time between them".into()),
+        time => Ok(time),
+    }
+}
+
+/// More than anybody asks for; poll(2) looks at all of them each time.
+const OPEN_MOST: usize = 1_000;
+
+fn open(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count <= OPEN_MOST);
+    count.ok_or_else(|| format!("it is a number up to {OPEN_MOST}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +132,11 @@ mod tests {
         assert_eq!(options.seconds, Duration::from_millis(250));
         assert_eq!(options.rate, Some(1000.0));
         assert!(Options::try_parse_from(["load", "--to", "tcp://127.0.0.1:1", "--release"]).is_err());
+        let open = |options: &[&str]| {
+            Options::try_parse_from([&["load", "--to", "tcp://127.0.0.1:1", "--open", "8"], options].concat())
+        };
+        assert_eq!(open(&["--every", "0.004"]).expect("they are options").every, Duration::from_millis(4));
+        assert!(open(&["--every", "0"]).is_err() && open(&["--burst", "9"]).is_err());
         assert!(Options::try_parse_from(["load", "--to", "tcp://127.0.0.1:1", "--sources", "0"]).is_err());
         assert!(Options::try_parse_from(["load", "--to", "tcp://127.0.0.1:1", "--seconds", "-1"]).is_err());
     }

@@ -11,7 +11,7 @@ use super::cpu::Cpu;
 /// Everything that is printed at the end of a run. What does not apply to it is not there.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Report {
-    /// `closed`, `open`, `burst`, `hold` or `udp`.
+    /// `closed`, `open`, `burst`, `hold`, `sessions` or `udp`.
     pub kind: String,
     /// Right replies in the time that was measured.
     pub done: u64,
@@ -41,6 +41,10 @@ pub struct Report {
     pub released_at_ns: Option<u64>,
     /// How long it took to close them all.
     pub released_seconds: Option<f64>,
+    /// Round trips of single bytes in sessions that stay open, while nobody else was there.
+    pub open_alone_us: Option<Spread>,
+    /// The same while others arrived.
+    pub open_us: Option<Spread>,
     /// Datagrams that nobody answered in time.
     pub lost: Option<u64>,
 }

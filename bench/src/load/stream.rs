@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 
 use super::cpu::Cpu;
 use super::hold::{self, Held};
+use super::open::{Phase, Phases, Sessions};
 use super::options::Options;
 use super::report::{Report, Times};
 use super::target::{Attempt, Sources, Target, begin};
@@ -42,9 +43,12 @@ pub fn run(options: &Options) -> io::Result<Report> {
     let mut sources =
         Sources::new(options.sources, rustix::process::getpid().as_raw_pid().unsigned_abs() * 97);
     let most = options.burst.unwrap_or(if options.rate.is_some() { OPEN_MOST } else { options.clients });
-    hold::allow_descriptors(options.hold + most)?;
+    hold::allow_descriptors(options.hold + options.open + most)?;
     if options.release {
         return hold::until_told(options.hold, &options.to, &mut sources);
+    }
+    if options.open > 0 {
+        return beside_sessions(options, sources);
     }
     let began = Instant::now();
     let held = Held::open(options.hold, &options.to, &mut sources)?;
@@ -59,9 +63,10 @@ pub fn run(options: &Options) -> io::Result<Report> {
     match (options.burst, options.rate) {
         (Some(count), _) => load.burst(count)?,
         (None, Some(rate)) => {
-            load.timed(Arrivals::Open { every: Duration::from_secs_f64(1.0 / rate), next: Instant::now() })?
+            let every = Duration::from_secs_f64(1.0 / rate);
+            load.timed(Arrivals::Open { every, next: Instant::now() }, |_| {})?
         }
-        (None, None) => load.timed(Arrivals::Closed)?,
+        (None, None) => load.timed(Arrivals::Closed, |_| {})?,
     }
     let mut report = load.finish();
     if options.hold > 0 {
@@ -70,6 +75,32 @@ pub fn run(options: &Options) -> io::Result<Report> {
         (0..held.lost()).for_each(|_| report.error("idle_lost"));
     }
     Ok(report)
+}
+
+/// Sessions that stay open: alone, then while others arrive in a closed loop.
+fn beside_sessions(options: &Options, mut sources: Sources) -> io::Result<Report> {
+    let sessions = Sessions::open(options, &options.to, &mut sources)?;
+    let phases = Phases::default();
+    std::thread::scope(|scope| {
+        let found = scope.spawn(|| sessions.run(&phases));
+        let looped = (|| -> io::Result<Report> {
+            std::thread::sleep(options.warmup);
+            phases.enter(Phase::Alone);
+            std::thread::sleep(options.seconds);
+            phases.enter(Phase::Pause);
+            let mut load = Load::new(options, sources, "sessions")?;
+            load.timed(Arrivals::Closed, |measuring| {
+                phases.enter(if measuring { Phase::Arrivals } else { Phase::Pause });
+            })?;
+            Ok(load.finish())
+        })();
+        // Whatever came of the loop: the other thread waits for this.
+        phases.enter(Phase::End);
+        let found = found.join().map_err(|_| io::Error::other("the sessions' thread has panicked"))??;
+        let mut report = looped?;
+        found.tell(&mut report);
+        Ok(report)
+    })
 }
 
 /// When the next client comes.
@@ -130,17 +161,19 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// Warm-up, the time that is measured, and the end of those under way.
-    fn timed(&mut self, mut arrivals: Arrivals) -> io::Result<()> {
+    /// Warm-up, the time that is measured, and the end of those under way; says when measuring begins and ends.
+    fn timed(&mut self, mut arrivals: Arrivals, measuring: impl Fn(bool)) -> io::Result<()> {
         let warm = Instant::now() + self.options.warmup;
         self.keep_going(&mut arrivals, warm)?;
         self.first.clear();
         self.whole.clear();
         self.measuring = true;
+        measuring(true);
         let (began, before) = (Instant::now(), Cpu::now());
         self.keep_going(&mut arrivals, began + self.options.seconds)?;
         self.report.measured(began.elapsed(), &before, &Cpu::now());
         self.measuring = false;
+        measuring(false);
         self.let_end(PATIENCE)
     }
 
