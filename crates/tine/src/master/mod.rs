@@ -406,6 +406,8 @@ impl Master {
             match self.signals.next() {
                 Ok(Some(Signal::TERM | Signal::INT | Signal::QUIT)) => self.end(),
                 Ok(Some(Signal::USR1)) => {
+                    // Whoever asks may have been answered by a child already.
+                    self.await_births();
                     let status = self.status();
                     (self.events)(&Event::Status(status));
                 }
@@ -421,6 +423,7 @@ impl Master {
             }
         }
         if self.heard.wish {
+            self.await_births();
             let status = self.status();
             let ends = self.control.as_mut().map_or(0, |control| control.heed(status));
             (0..ends).for_each(|_| self.end());
@@ -603,6 +606,7 @@ impl Master {
 
     /// The end was asked for.
     fn end(&mut self) {
+        self.await_births();
         let action = self.drain.asked(Instant::now());
         self.carry_out(action);
     }
