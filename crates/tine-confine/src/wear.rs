@@ -162,6 +162,11 @@ impl Wear {
         self.privileges || self.about != About::default() || !self.filter.is_empty() || !kinds.is_empty()
     }
 
+    /// Whether there are rules, and a domain of each child's own.
+    pub(crate) fn has_domain(&self) -> bool {
+        self.about != About::default()
+    }
+
     /// Whether each child has a user of its own.
     pub(crate) fn has_own_users(&self) -> bool {
         self.first_user.is_some()
