@@ -28,6 +28,10 @@ pub struct Cli {
 pub enum Verb {
     /// Serve a program: each client that connects gets an instance of its own
     Serve(Box<Serve>),
+    /// Show what the program would give up, step by step, with the reasons: takes what serve takes, and changes nothing
+    Explain(Box<Explain>),
+    /// Show what this system can do, layer by layer, and which profiles work on it
+    Doctor(Doctor),
     /// Be a client: standard input goes there, what comes back goes to standard output
     Connect(Connect),
     /// Print a script that completes tine's words in a shell
@@ -295,6 +299,25 @@ pub struct Serve {
     /// Seconds that children have to finish once tine was told to end; then they get SIGTERM, and SIGKILL 2 seconds later
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = patience)]
     pub drain: u64,
+}
+
+/// `tine explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub serve: Serve,
+
+    /// For machines: print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tine doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// For machines: print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `tine connect`

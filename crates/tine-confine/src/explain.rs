@@ -138,7 +138,15 @@ impl Plan {
     /// # Errors
     /// As those of [`Plan::prepare`] that are no [`PlanError::Missing`].
     pub fn explain(&self, abilities: &Abilities) -> Result<Explanation, PlanError> {
-        let prepared = Plan { when_missing: WhenMissing::Warn, ..self.clone() }.prepare_for(abilities)?;
+        let mut as_here = Plan { when_missing: WhenMissing::Warn, ..self.clone() };
+        // Whoever asks need not be the one who is going to serve.
+        let (prepared, stays) = match as_here.prepare_for(abilities) {
+            Err(why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_))) => {
+                as_here.identity = None;
+                (as_here.prepare_for(abilities)?, Some(why.to_string()))
+            }
+            other => (other?, None),
+        };
         let missing = self.missing(abilities);
         let wear = &prepared.wear;
         let telling = Telling { plan: self, abilities, missing: &missing, wear };
@@ -166,21 +174,23 @@ impl Plan {
             limit.map(|limit| (*name, limit))
         });
         steps.push(self.told_limits(&limits.collect::<Result<Vec<_>, _>>()?, wear.has_own_users()));
-        let (what, reason) = match (&prepared.identity, wear.first_user) {
+        let who = prepared.identity.as_ref().or(self.identity.as_ref());
+        let (what, reason) = match (who, wear.first_user) {
             (_, Some(first)) => {
                 let what = format!("a user and a group of its own: {first}, and for each child at once one more");
                 (what, self.profile.reason(Layer::Identity))
             }
             (Some(who), None) => {
                 let groups = who.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-                (format!("user {}, group {}, groups {groups}", who.uid, who.gid), None)
+                (format!("user {}, group {}, groups {groups}", who.uid, who.gid), stays.as_deref())
             }
             (None, None) => {
                 let uid = tine_os::identity::effective_uid();
                 (format!("it stays the user that tine is, {uid}"), None)
             }
         };
-        steps.push(Explained::new(By::Child, Step::Identity, what, reason));
+        let enforced = if stays.is_some() { Enforced::Not } else { Enforced::Full };
+        steps.push(Explained { enforced, ..Explained::new(By::Child, Step::Identity, what, reason) });
         let what = match prepared.directory.as_deref() {
             Some(directory) => directory.to_string_lossy().into_owned(),
             None => "it stays where tine was started".to_owned(),
@@ -204,7 +214,8 @@ impl Plan {
             });
             steps.push(Explained::new(By::Child, Step::Exec, "it becomes the program", None).with(items));
         }
-        let starts = self.when_missing == WhenMissing::Warn || !missing.iter().any(|one| one.refuses);
+        let had = self.when_missing == WhenMissing::Warn || !missing.iter().any(|one| one.refuses);
+        let starts = had && stays.is_none();
         let (profile, about) = (self.profile.name.clone(), self.profile.about.clone());
         Ok(Explanation { profile, about, starts, steps, missing })
     }
