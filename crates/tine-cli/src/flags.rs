@@ -303,6 +303,7 @@ pub struct Serve {
 
 /// `tine explain`
 #[derive(Debug, Args)]
+#[command(override_usage = "tine explain [ADDR...] [OPTIONS] [-- PROGRAM [ARG...]]")]
 pub struct Explain {
     #[command(flatten)]
     pub serve: Serve,

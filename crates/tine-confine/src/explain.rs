@@ -430,7 +430,15 @@ impl Telling<'_> {
         if !self.has(Layer::Calls) {
             return;
         }
-        let items = self.plan.profile.denials.iter().flat_map(|denial| self.denial(denial));
+        let mut before = "";
+        let items = self.plan.profile.denials.iter().flat_map(|denial| {
+            // In the profile a line may lean on the one before it.
+            if denial.reason != "as above" {
+                before = &denial.reason;
+            }
+            self.denial(denial, before)
+        });
+        let items: Vec<_> = items.collect();
         let length = self.wear.filter.len();
         let size = if length > 0 { format!(", by a program of {length} instructions") } else { String::new() };
         let what = format!("these calls are refused{size}; one by the numbers of another architecture kills");
@@ -439,9 +447,9 @@ impl Telling<'_> {
     }
 
     /// A line about calls, as it comes out: what is opened, and what a child needs itself, is told beside it.
-    fn denial(&self, denial: &Denial) -> Vec<Item> {
+    fn denial(&self, denial: &Denial, reason: &str) -> Vec<Item> {
         let opens = &self.plan.opens;
-        let reason = Some(denial.reason.as_str());
+        let reason = Some(reason);
         let mounts = self.wear.own.has(Namespaces::MOUNT);
         if denial.opened_by == Some(Opening::Write) && (mounts || !opens.write.is_empty()) {
             let by = if opens.write.is_empty() { "in a /tmp of its own it may do as it likes" } else { "--write" };

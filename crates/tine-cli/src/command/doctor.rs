@@ -159,17 +159,19 @@ fn kernel(facts: &Facts) -> Finding {
 }
 
 fn landlock(abi: u32) -> Finding {
+    // What it does from an ABI on, and what is so before.
     let all = [
-        (1, "files and directories: read, list, write, make, remove, execute", "5.13"),
-        (2, "files moved from one directory into another, where both may be written to", "5.19"),
-        (3, "truncating files: before that, files that may be read can be truncated by whoever owns them", "6.2"),
-        (4, "TCP ports: before that, --connect PORT opens every port", "6.7"),
-        (5, "commands to devices (ioctl): before that, devices that may be opened take any", "6.10"),
-        (6, "scope: signals to others, and their abstract sockets; before that, children of one user can signal each other", "6.12"),
+        (1, "files and directories: read, list, write, make, remove, execute", "", "5.13"),
+        (2, "files moved between directories", "it is refused, even where both may be written to", "5.19"),
+        (3, "files truncated", "whoever owns a file can truncate it, although it may only be read", "6.2"),
+        (4, "TCP ports", "--connect PORT opens every port", "6.7"),
+        (5, "commands to devices (ioctl)", "a device that may be opened takes any", "6.10"),
+        (6, "scope: signals to others, abstract sockets of others", "children of one user can signal each other", "6.12"),
     ];
-    let details = all.map(|(since, what, version)| Detail {
-        done: abi >= since,
-        what: if abi >= since { what.to_owned() } else { format!("{what} (ABI {since}, Linux {version})") },
+    let details = all.map(|(since, what, before, version)| match abi >= since {
+        true => Detail { done: true, what: what.to_owned() },
+        false if before.is_empty() => Detail { done: false, what: format!("{what} (ABI {since}, Linux {version})") },
+        false => Detail { done: false, what: format!("{what} (ABI {since}, Linux {version}): {before}") },
     });
     let (state, what, advice) = match abi {
         0 => (
