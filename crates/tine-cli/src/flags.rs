@@ -436,7 +436,7 @@ pub fn parse() -> Result<Verb, ExitCode> {
             return ExitCode::SUCCESS;
         }
         let words: Vec<_> = std::env::args_os().skip(1).collect();
-        let serving = words.first().is_some_and(|verb| verb == "serve");
+        let serving = words.first().is_some_and(|verb| verb == "serve" || verb == "explain");
         if why.kind() == ErrorKind::UnknownArgument && serving && !words.iter().any(|word| word == "--") {
             exit::say("The program that is to be served, and its own options, follow '--'.");
         }

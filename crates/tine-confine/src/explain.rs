@@ -170,14 +170,16 @@ impl Plan {
         telling.mounts(&mut steps);
         let limits = RESOURCES.iter().map(|(name, resource)| {
             let inherited = limit::get(*resource);
-            let limit = self.limit(name, inherited, wear.has_own_users(), |asked| limit::may_set(*resource, asked));
+            let limit =
+                self.limit(name, inherited, wear.has_own_users(), |asked| limit::may_set(*resource, asked));
             limit.map(|limit| (*name, limit))
         });
         steps.push(self.told_limits(&limits.collect::<Result<Vec<_>, _>>()?, wear.has_own_users()));
         let who = prepared.identity.as_ref().or(self.identity.as_ref());
         let (what, reason) = match (who, wear.first_user) {
             (_, Some(first)) => {
-                let what = format!("a user and a group of its own: {first}, and for each child at once one more");
+                let what =
+                    format!("a user and a group of its own: {first}, and for each child at once one more");
                 (what, self.profile.reason(Layer::Identity))
             }
             (Some(who), None) => {
@@ -208,8 +210,13 @@ impl Plan {
         ));
         if !self.programs.is_empty() {
             let items = self.programs.iter().map(|program| {
-                let through: Vec<_> = interpreters(program).iter().map(|path| path.display().to_string()).collect();
-                let what = if through.is_empty() { String::new() } else { format!("by way of {}", through.join(", ")) };
+                let through: Vec<_> =
+                    interpreters(program).iter().map(|path| path.display().to_string()).collect();
+                let what = if through.is_empty() {
+                    String::new()
+                } else {
+                    format!("by way of {}", through.join(", "))
+                };
                 Item::new(&[&program.display().to_string()], what)
             });
             steps.push(Explained::new(By::Child, Step::Exec, "it becomes the program", None).with(items));
@@ -242,7 +249,8 @@ impl Plan {
             };
             Some(Item::new(&[name], what).because(reason))
         });
-        Explained::new(By::Child, Step::Limits, "limits on resources; all others are unlimited", None).with(items)
+        Explained::new(By::Child, Step::Limits, "limits on resources; all others are unlimited", None)
+            .with(items)
     }
 }
 
@@ -281,9 +289,13 @@ impl Telling<'_> {
                 Item::new(&["capability bounding set"], "emptied, where there is CAP_SETPCAP"),
                 Item::new(&["securebits"], "SECBIT_NOROOT, SECBIT_NOROOT_LOCKED, where there is CAP_SETPCAP"),
             ];
-            steps.push(Explained::new(By::Template, Step::Privileges, what, self.reason(Layer::Privileges)).with(items));
+            steps.push(
+                Explained::new(By::Template, Step::Privileges, what, self.reason(Layer::Privileges))
+                    .with(items),
+            );
         } else if !self.wear.filter.is_empty() || self.wear.has_domain() {
-            let reason = "without it, neither a filter nor a domain can be entered by whoever has no privilege";
+            let reason =
+                "without it, neither a filter nor a domain can be entered by whoever has no privilege";
             let what = "nothing that is executed gives a privilege (no_new_privs)";
             steps.push(Explained::new(By::Template, Step::Privileges, what, Some(reason)));
         }
@@ -302,13 +314,20 @@ impl Telling<'_> {
         if self.is_without_namespaces() {
             let what = "user, mount, network and other namespaces";
             let items = KINDS.iter().filter(|layer| self.has(**layer));
-            let items = items.map(|layer| Item::new(&[&layer.to_string()], "not made").because(self.reason(*layer)));
-            steps.push(Explained::new(By::Template, Step::Namespaces, what, None).with(items).lacking(self.missing, of_kinds));
+            let items =
+                items.map(|layer| Item::new(&[&layer.to_string()], "not made").because(self.reason(*layer)));
+            steps.push(
+                Explained::new(By::Template, Step::Namespaces, what, None)
+                    .with(items)
+                    .lacking(self.missing, of_kinds),
+            );
             return;
         }
         if let Some((users, groups)) = &self.wear.users {
             let what = match self.abilities.privileged {
-                true => "a user namespace; everybody in it is outside who he is inside, and nobody else is in it",
+                true => {
+                    "a user namespace; everybody in it is outside who he is inside, and nobody else is in it"
+                }
                 false => "a user namespace, in which there is nobody but the user that tine is",
             };
             let range = |first: u32, count: u32| match count {
@@ -330,13 +349,18 @@ impl Telling<'_> {
         if self.has(Layer::Net) && self.plan.opens.has_network() {
             items.push(Item::new(&["net"], "not made: what is opened of the network is the machine's"));
         }
-        let what = "namespaces that all children of the service share";
-        steps.push(Explained::new(By::Template, Step::Namespaces, what, None).with(items).lacking(self.missing, of_kinds));
+        let what = "these are shared by all children of the service";
+        steps.push(
+            Explained::new(By::Template, Step::Namespaces, what, None)
+                .with(items)
+                .lacking(self.missing, of_kinds),
+        );
         if let Some(plot) = &self.wear.plot {
             let what = "a tree of files, in memory, put together of parts of the machine's; it becomes the root, and nothing can be made or \
                         changed in it but where a piece says write";
             let items = plot.told().into_iter().map(|(names, what)| Item { names, what, ..Item::default() });
-            steps.push(Explained::new(By::Template, Step::World, what, self.reason(Layer::Mount)).with(items));
+            steps
+                .push(Explained::new(By::Template, Step::World, what, self.reason(Layer::Mount)).with(items));
         }
     }
 
@@ -378,7 +402,10 @@ impl Telling<'_> {
         } else {
             ""
         };
-        let what = format!("no right over any file but these, with all beneath them (rights {of}: {}){and}", words(rights));
+        let what = format!(
+            "no right over any file but these, with all beneath them (rights {of}: {}){and}",
+            words(rights)
+        );
         let of_files = |one: &Missing| one.layer == Layer::Files;
         let told = Explained::new(By::Template, Step::Rules, what, self.reason(Layer::Files)).with(items);
         steps.push(told.lacking(self.missing, of_files));
@@ -411,18 +438,31 @@ impl Telling<'_> {
         if !self.has(Layer::Scope) {
             return;
         }
-        let open = self.plan.opens.connect.iter().any(|to| matches!(to, crate::Connect::All | crate::Connect::Unix));
+        let open =
+            self.plan.opens.connect.iter().any(|to| matches!(to, crate::Connect::All | crate::Connect::Unix));
         let there = self.wear.about.scopes;
         let is = |bit| if there & bit != 0 { "refused" } else { "not refused here" };
         let mut items = vec![
-            Item::new(&["ptrace, memory and descriptors of others, most of /proc/PID"], if self.abilities.landlock > 0 { "refused" } else { "not refused here" }),
+            Item::new(
+                &["ptrace, memory and descriptors of others, most of /proc/PID"],
+                if self.abilities.landlock > 0 { "refused" } else { "not refused here" },
+            ),
             Item::new(&["signals to others"], is(scopes::SIGNALS)),
         ];
         items.push(match open {
+            false if there == 0 && self.has(Layer::Network) => Item::new(
+                &["abstract Unix sockets of others"],
+                "not refused here; the filter refuses all Unix sockets but pairs",
+            ),
             false => Item::new(&["abstract Unix sockets of others"], is(scopes::ABSTRACT_SOCKETS)),
             true => Item::new(&["abstract Unix sockets of others"], "allowed: --connect names them"),
         });
-        let told = Explained::new(By::Template, Step::Rules, "each child's domain is apart from all others", self.reason(Layer::Scope));
+        let told = Explained::new(
+            By::Template,
+            Step::Rules,
+            "each child's domain is apart from all others",
+            self.reason(Layer::Scope),
+        );
         steps.push(told.with(items).lacking(self.missing, |one| one.layer == Layer::Scope));
     }
 
@@ -440,7 +480,8 @@ impl Telling<'_> {
         });
         let items: Vec<_> = items.collect();
         let length = self.wear.filter.len();
-        let size = if length > 0 { format!(", by a program of {length} instructions") } else { String::new() };
+        let size =
+            if length > 0 { format!(", by a program of {length} instructions") } else { String::new() };
         let what = format!("these calls are refused{size}; one by the numbers of another architecture kills");
         let told = Explained::new(By::Template, Step::Calls, what, self.reason(Layer::Calls)).with(items);
         steps.push(told.lacking(self.missing, |one| one.layer == Layer::Calls));
@@ -452,8 +493,13 @@ impl Telling<'_> {
         let reason = Some(reason);
         let mounts = self.wear.own.has(Namespaces::MOUNT);
         if denial.opened_by == Some(Opening::Write) && (mounts || !opens.write.is_empty()) {
-            let by = if opens.write.is_empty() { "in a /tmp of its own it may do as it likes" } else { "--write" };
-            return vec![Item { names: denial.calls.clone(), what: format!("allowed: {by}"), ..Item::default() }];
+            let by =
+                if opens.write.is_empty() { "in a /tmp of its own it may do as it likes" } else { "--write" };
+            return vec![Item {
+                names: denial.calls.clone(),
+                what: format!("allowed: {by}"),
+                ..Item::default()
+            }];
         }
         let (open, shut): (Vec<String>, Vec<String>) =
             denial.calls.iter().cloned().partition(|call| opens.calls.contains(call));
@@ -463,7 +509,8 @@ impl Telling<'_> {
         }
         let mut opened_by = vec!["--syscall NAME".to_owned()];
         opened_by.extend((denial.opened_by == Some(Opening::Write)).then(|| "--write PATH".to_owned()));
-        let (needed, shut): (Vec<String>, Vec<String>) = shut.into_iter().partition(|call| mounts && call == "mount");
+        let (needed, shut): (Vec<String>, Vec<String>) =
+            shut.into_iter().partition(|call| mounts && call == "mount");
         if !needed.is_empty() {
             let what = "allowed by the filter, since each child mounts what is its own; refused by the kernel to whoever has no capability";
             all.push(Item { names: needed, what: what.into(), ..Item::default() });
@@ -473,7 +520,9 @@ impl Telling<'_> {
         if !births.is_empty() {
             let when = "argument 0 has a bit of CLONE_NEWUSER; the other namespaces take a capability that no child has".to_owned();
             let (what, opened_by) = (denial.answer.to_string(), opened_by.clone());
-            all.push(Item { names: births, what, when: Some(when), opened_by, ..Item::default() }.because(reason));
+            all.push(
+                Item { names: births, what, when: Some(when), opened_by, ..Item::default() }.because(reason),
+            );
         }
         if !shut.is_empty() {
             let when = denial.argument.map(|argument| condition(argument, denial));
@@ -501,10 +550,14 @@ impl Telling<'_> {
                 _ => &["--listen-ok"],
             };
             let by = by.iter().chain(&["--syscall NAME"]).map(|flag| (*flag).to_owned()).collect();
-            let (what, when) = (rule.answer.to_string(), (!rule.when.is_empty()).then(|| told_condition(&rule)));
-            match items.iter_mut().find(|item| item.what == what && item.when == when && item.opened_by == by) {
+            let (what, when) =
+                (rule.answer.to_string(), (!rule.when.is_empty()).then(|| told_condition(&rule)));
+            match items.iter_mut().find(|item| item.what == what && item.when == when && item.opened_by == by)
+            {
                 Some(item) => item.names.push(name.to_owned()),
-                None => items.push(Item { names: vec![name.to_owned()], what, when, reason: None, opened_by: by }),
+                None => {
+                    items.push(Item { names: vec![name.to_owned()], what, when, reason: None, opened_by: by })
+                }
             }
         }
         let what = "these calls about sockets are refused";
@@ -517,7 +570,8 @@ impl Telling<'_> {
         let group = &self.plan.group;
         if group.is_limited() {
             let items = group.settings().into_iter().map(|setting| Item::new(&[setting.file], setting.value));
-            let what = "born in a control group of its own, with limits for it and all that it starts together";
+            let what =
+                "born in a control group of its own, with limits for it and all that it starts together";
             steps.push(Explained::new(By::Child, Step::Tree, what, Some("asked for")).with(items));
         }
         let own = self.wear.own;
@@ -525,9 +579,12 @@ impl Telling<'_> {
             return;
         }
         let kinds = KINDS.into_iter().filter(|layer| kind(*layer).is_some_and(|kind| own.has(kind)));
-        let items = kinds.map(|layer| Item::new(&[&layer.to_string()], own_words(layer)).because(self.reason(layer)));
+        let items =
+            kinds.map(|layer| Item::new(&[&layer.to_string()], own_words(layer)).because(self.reason(layer)));
         let what = match self.wear.init {
-            true => "born in namespaces of its own; a process of tine's is the first in them, and the program its child",
+            true => {
+                "born in namespaces of its own; a process of tine's is the first in them, and the program its child"
+            }
             false => "born in namespaces of its own, the first process in them",
         };
         steps.push(Explained::new(By::Child, Step::Namespaces, what, None).with(items));
@@ -544,15 +601,24 @@ impl Telling<'_> {
             .memories
             .iter()
             .map(|(at, options)| {
-                Item::new(&[&at.to_string_lossy()], format!("tmpfs, nosuid, nodev, {}", options.to_string_lossy().replace(',', ", ")))
+                Item::new(
+                    &[&at.to_string_lossy()],
+                    format!("tmpfs, nosuid, nodev, {}", options.to_string_lossy().replace(',', ", ")),
+                )
             })
             .collect();
-        if wear.processes || lacks {
+        if wear.processes {
             items.push(Item::new(&["/proc"], "proc, nosuid, nodev, noexec, subset=pid, hidepid=invisible"));
+        } else if lacks {
+            items.push(Item::new(&["/proc"], "not mounted here"));
         }
         let what = "file systems of the child's own are mounted";
         let reason = "nothing of one client is left for the next, and no client sees another's";
-        steps.push(Explained::new(By::Child, Step::Mounts, what, Some(reason)).with(items).lacking(self.missing, of_proc));
+        steps.push(
+            Explained::new(By::Child, Step::Mounts, what, Some(reason))
+                .with(items)
+                .lacking(self.missing, of_proc),
+        );
     }
 
     /// What is given up when nothing is needed any more.
@@ -568,7 +634,10 @@ impl Telling<'_> {
         }
         if !self.wear.late.is_empty() {
             let what = "the call that it was born by is refused, where it was born by it";
-            let item = Item { opened_by: vec!["--syscall NAME".into()], ..Item::new(&["clone3"], Answer::Unknown.to_string()) };
+            let item = Item {
+                opened_by: vec!["--syscall NAME".into()],
+                ..Item::new(&["clone3"], Answer::Unknown.to_string())
+            };
             let reason = "the template has to have it";
             steps.push(Explained::new(By::Child, Step::Calls, what, Some(reason)).with([item]));
         }
@@ -640,7 +709,13 @@ fn told_condition(rule: &Rule) -> String {
         }
         let parts = parts.iter().map(|(argument, is, values)| {
             let name = ["the family", "the type", "the protocol"][(*argument as usize).min(2)];
-            let is = if *is == Is::Equal { "is" } else if values.len() == 1 { "is not" } else { "is none of" };
+            let is = if *is == Is::Equal {
+                "is"
+            } else if values.len() == 1 {
+                "is not"
+            } else {
+                "is none of"
+            };
             format!("{name} {is} {}", values.join(", "))
         });
         parts.collect::<Vec<_>>().join(" and ")
@@ -703,7 +778,15 @@ mod tests {
     fn none_has_the_contract_and_nothing_else() {
         let told = told("none", Opens::default(), &Abilities::of_landlock(0));
         let steps: Vec<_> = told.steps.iter().map(|one| (one.by, one.step)).collect();
-        let contract = [Step::Session, Step::Descriptors, Step::Limits, Step::Identity, Step::Directory, Step::Umask, Step::Signals];
+        let contract = [
+            Step::Session,
+            Step::Descriptors,
+            Step::Limits,
+            Step::Identity,
+            Step::Directory,
+            Step::Umask,
+            Step::Signals,
+        ];
         assert_eq!(steps, contract.map(|step| (By::Child, step)));
         assert!(told.starts && told.missing.is_empty());
     }
@@ -715,7 +798,10 @@ mod tests {
             let first = told.steps.iter().position(|one| one.by == By::Child).unwrap();
             assert!(told.steps[first..].iter().all(|one| one.by == By::Child));
             for step in &told.steps[..first] {
-                assert!(step.reason.is_some() || step.items.iter().all(|item| item.reason.is_some()), "{step:?}");
+                assert!(
+                    step.reason.is_some() || step.items.iter().all(|item| item.reason.is_some()),
+                    "{step:?}"
+                );
                 assert_eq!(step.enforced, Enforced::Full, "{step:?}");
             }
         }
@@ -747,28 +833,40 @@ mod tests {
         let calls = of(&all, Step::Calls);
         let what = |call: &str| {
             let items = calls.iter().flat_map(|one| &one.items);
-            items.filter(|item| item.names.iter().any(|name| name == call)).map(|item| item.what.as_str()).collect::<Vec<_>>()
+            items
+                .filter(|item| item.names.iter().any(|name| name == call))
+                .map(|item| item.what.as_str())
+                .collect::<Vec<_>>()
         };
         assert_eq!(what("ptrace"), ["allowed: --syscall"]);
         assert_eq!(what("bpf"), ["killed by SIGSYS"]);
         assert_eq!(what("listen"), ["allowed: --syscall"]);
         assert_eq!(what("chmod"), ["allowed: --write"]);
         let rules = of(&all, Step::Rules);
-        assert!(rules[0].items.iter().any(|item| item.names == ["/tmp"] && item.what.contains("write")), "{rules:?}");
+        assert!(
+            rules[0].items.iter().any(|item| item.names == ["/tmp"] && item.what.contains("write")),
+            "{rules:?}"
+        );
         assert_eq!(rules[1].items, [Item::new(&["5432"], "connect")]);
         let socket = calls[1].items.iter().find(|item| item.names == ["socket"]).unwrap();
         assert_eq!(
             socket.when.as_deref(),
-            Some("the family is none of AF_INET, AF_INET6; or the family is AF_INET and the type is not SOCK_STREAM; or the family is \
+            Some(
+                "the family is none of AF_INET, AF_INET6; or the family is AF_INET and the type is not SOCK_STREAM; or the family is \
                   AF_INET and the protocol is none of 0, IPPROTO_TCP; or the family is AF_INET6 and the type is not SOCK_STREAM; or the \
-                  family is AF_INET6 and the protocol is none of 0, IPPROTO_TCP")
+                  family is AF_INET6 and the protocol is none of 0, IPPROTO_TCP"
+            )
         );
     }
 
     #[test]
     fn an_older_landlock_enforces_a_part_and_none_nothing() {
         let enforced = |abi| {
-            let all = told("guarded", Opens { connect: vec![Connect::Port(80)], ..Opens::default() }, &Abilities::of_landlock(abi));
+            let all = told(
+                "guarded",
+                Opens { connect: vec![Connect::Port(80)], ..Opens::default() },
+                &Abilities::of_landlock(abi),
+            );
             of(&all, Step::Rules).iter().map(|one| one.enforced).collect::<Vec<_>>()
         };
         assert_eq!(enforced(7), [Enforced::Full; 3]);
@@ -781,7 +879,8 @@ mod tests {
 
     #[test]
     fn where_there_is_no_namespace_sealed_says_so() {
-        let none = Abilities { user_namespaces: Err(io::Error::from_raw_os_error(1)), ..Abilities::of_landlock(7) };
+        let none =
+            Abilities { user_namespaces: Err(io::Error::from_raw_os_error(1)), ..Abilities::of_landlock(7) };
         let all = told("sealed", Opens::default(), &none);
         assert!(!all.starts);
         let namespaces = of(&all, Step::Namespaces);
@@ -791,7 +890,8 @@ mod tests {
 
     #[test]
     fn a_proc_that_is_covered_is_missing_where_one_is_wanted() {
-        let covered = Abilities { processes: Err(io::Error::from_raw_os_error(1)), ..Abilities::of_landlock(7) };
+        let covered =
+            Abilities { processes: Err(io::Error::from_raw_os_error(1)), ..Abilities::of_landlock(7) };
         let all = told("sealed", Opens::default(), &covered);
         assert!(!all.starts);
         assert_eq!(of(&all, Step::Mounts)[0].enforced, Enforced::Partly);

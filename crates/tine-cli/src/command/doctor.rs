@@ -109,7 +109,8 @@ impl Facts {
         let text = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
         let number = |path: &str| text(path).and_then(|text| text.parse().ok());
         Facts {
-            kernel: text("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown: /proc is not mounted".to_owned()),
+            kernel: text("/proc/sys/kernel/osrelease")
+                .unwrap_or_else(|| "unknown: /proc is not mounted".to_owned()),
             abilities: Abilities::look(),
             filtered: seccomp::is_worn().unwrap_or(false),
             uid: identity::effective_uid(),
@@ -150,7 +151,8 @@ fn finding(name: &'static str, state: State, what: impl Into<String>, advice: Op
 
 fn kernel(facts: &Facts) -> Finding {
     let what = format!("Linux {} on {}", facts.kernel, std::env::consts::ARCH);
-    let mut numbers = facts.kernel.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
+    let mut numbers =
+        facts.kernel.split(|c: char| !c.is_ascii_digit()).map_while(|word| word.parse::<u32>().ok());
     let old = numbers.next().zip(numbers.next()).is_some_and(|version| version < (6, 1));
     match old {
         true => finding("kernel", State::No, what, Some("Linux 6.1 or later: older ones are not tried")),
@@ -166,18 +168,27 @@ fn landlock(abi: u32) -> Finding {
         (3, "files truncated", "whoever owns a file can truncate it, although it may only be read", "6.2"),
         (4, "TCP ports", "--connect PORT opens every port", "6.7"),
         (5, "commands to devices (ioctl)", "a device that may be opened takes any", "6.10"),
-        (6, "scope: signals to others, abstract sockets of others", "children of one user can signal each other", "6.12"),
+        (
+            6,
+            "scope: signals to others, abstract sockets of others",
+            "children of one user can signal each other",
+            "6.12",
+        ),
     ];
     let details = all.map(|(since, what, before, version)| match abi >= since {
         true => Detail { done: true, what: what.to_owned() },
-        false if before.is_empty() => Detail { done: false, what: format!("{what} (ABI {since}, Linux {version})") },
+        false if before.is_empty() => {
+            Detail { done: false, what: format!("{what} (ABI {since}, Linux {version})") }
+        }
         false => Detail { done: false, what: format!("{what} (ABI {since}, Linux {version}): {before}") },
     });
     let (state, what, advice) = match abi {
         0 => (
             State::No,
             "not there".to_owned(),
-            Some("a kernel with CONFIG_SECURITY_LANDLOCK=y, started with landlock in lsm= (cat /sys/kernel/security/lsm says what it has); in a container, a seccomp profile that allows landlock_create_ruleset(2)"),
+            Some(
+                "a kernel with CONFIG_SECURITY_LANDLOCK=y, started with landlock in lsm= (cat /sys/kernel/security/lsm says what it has); in a container, a seccomp profile that allows landlock_create_ruleset(2)",
+            ),
         ),
         1..6 => (State::Partly, format!("ABI {abi}"), Some("Linux 6.12 or later does all of it")),
         _ => (State::Ok, format!("ABI {abi}"), None),
@@ -186,7 +197,8 @@ fn landlock(abi: u32) -> Finding {
 }
 
 fn filters(facts: &Facts) -> Finding {
-    let worn = if facts.filtered { "; this process wears one already, as containers and units do" } else { "" };
+    let worn =
+        if facts.filtered { "; this process wears one already, as containers and units do" } else { "" };
     match facts.abilities.filters {
         true => finding("seccomp", State::Ok, format!("filters of system calls{worn}"), None),
         false => {
@@ -209,7 +221,12 @@ fn privileges(facts: &Facts) -> Finding {
         }
         (false, uid) => {
             let what = format!("user {uid}: no --user, and with sealed all children have this user");
-            finding("privileges", State::Partly, what, Some("tine as root, if children are to be users of their own; no profile needs it"))
+            finding(
+                "privileges",
+                State::Partly,
+                what,
+                Some("tine as root, if children are to be users of their own; no profile needs it"),
+            )
         }
     }
 }
@@ -231,7 +248,10 @@ fn processes(abilities: &Abilities) -> Finding {
         (Err(_), _) => finding(name, State::No, "not tried, for want of user namespaces", None),
         (_, Ok(())) => finding(name, State::Ok, "can be mounted in a pid namespace", None),
         (_, Err(why)) => {
-            let what = format!("cannot be mounted: {}; parts of /proc are covered, as containers and units do it", tine_os::plain(why));
+            let what = format!(
+                "cannot be mounted: {}; parts of /proc are covered, as containers and units do it",
+                tine_os::plain(why)
+            );
             let advice = "docker: --security-opt systempaths=unconfined; podman: --security-opt unmask=ALL; Kubernetes: procMount: Unmasked, \
                           with hostUsers: false; systemd: ProtectKernelTunables=no, ProtectKernelLogs=no, ProtectProc=default";
             finding(name, State::No, what, Some(advice))
@@ -241,8 +261,8 @@ fn processes(abilities: &Abilities) -> Finding {
 
 /// What has to be done to limit connections by groups.
 const DELEGATE: &str = "systemd: Delegate=yes in the unit, or systemd-run --scope -p Delegate=yes; docker, podman: --cgroupns=private with a \
-     writable /sys/fs/cgroup (--security-opt writable-cgroups=true, podman also --cgroups=split in a unit); needed for --memory, --pids and \
-     --cpu only";
+     writable /sys/fs/cgroup (docker: --security-opt writable-cgroups=true; podman: --security-opt unmask=/sys/fs/cgroup); Kubernetes: \
+     cgroup_writable = true of the runtime in containerd's configuration; needed for --memory, --pids and --cpu only";
 
 fn groups(found: &Result<Standing, String>) -> Finding {
     const NAME: &str = "control groups";
@@ -267,7 +287,10 @@ fn groups(found: &Result<Standing, String>) -> Finding {
     what += if standing.delegated { "delegated to this process" } else { "not delegated to this process" };
     let crowded = standing.others > 0 && !standing.root;
     if crowded {
-        what += &format!("; {} others are in it, and only a group that nobody else is in hands controllers down", standing.others);
+        what += &format!(
+            "; {} others are in it, and only a group that nobody else is in hands controllers down",
+            standing.others
+        );
     }
     let (state, advice) = match (standing.delegated, lacks, crowded) {
         (true, false, false) => (State::Ok, None),
@@ -281,7 +304,8 @@ fn groups(found: &Result<Standing, String>) -> Finding {
 }
 
 fn descriptors(most: Option<u64>) -> Finding {
-    let advice = "systemd: LimitNOFILE=65536; docker, podman: --ulimit nofile=65536; else ulimit -Hn 65536 as root";
+    let advice =
+        "systemd: LimitNOFILE=65536; docker, podman: --ulimit nofile=65536; else ulimit -Hn 65536 as root";
     match most {
         None => finding("descriptors", State::Ok, "without limit", None),
         Some(most) => {
@@ -296,9 +320,12 @@ fn descriptors(most: Option<u64>) -> Finding {
 fn queue(most: Option<u64>) -> Finding {
     match most {
         None => finding("queue", State::Ok, "net.core.somaxconn cannot be read", None),
-        Some(most) if most >= BACKLOG => {
-            finding("queue", State::Ok, format!("net.core.somaxconn = {most}: so many clients can wait at a listener"), None)
-        }
+        Some(most) if most >= BACKLOG => finding(
+            "queue",
+            State::Ok,
+            format!("net.core.somaxconn = {most}: so many clients can wait at a listener"),
+            None,
+        ),
         Some(most) => {
             let what = format!("net.core.somaxconn = {most}: the kernel cuts --backlog {BACKLOG} down to it");
             let advice = format!(
@@ -310,12 +337,17 @@ fn queue(most: Option<u64>) -> Finding {
 }
 
 fn room(facts: &Facts) -> Finding {
-    let told = |name: &str, number: Option<u64>| format!("{name} = {}", number.map_or("unknown".to_owned(), |n| n.to_string()));
-    let what = format!("{}, {}", told("kernel.pid_max", facts.pids), told("kernel.threads-max", facts.threads));
+    let told = |name: &str, number: Option<u64>| {
+        format!("{name} = {}", number.map_or("unknown".to_owned(), |n| n.to_string()))
+    };
+    let what =
+        format!("{}, {}", told("kernel.pid_max", facts.pids), told("kernel.threads-max", facts.threads));
     let least = [facts.pids, facts.threads].into_iter().flatten().min();
     // A child, what it starts, and what else runs on the machine.
     let (state, advice) = match least {
-        Some(least) if least < 4 * CHILDREN => (State::Partly, Some("sysctl -w kernel.pid_max=4194304 kernel.threads-max=4194304")),
+        Some(least) if least < 4 * CHILDREN => {
+            (State::Partly, Some("sysctl -w kernel.pid_max=4194304 kernel.threads-max=4194304"))
+        }
         _ => (State::Ok, None),
     };
     finding("processes", state, what, advice)
@@ -324,23 +356,51 @@ fn room(facts: &Facts) -> Finding {
 fn tracing(scope: Option<u64>) -> Finding {
     const ADVICE: &str = "sysctl -w kernel.yama.ptrace_scope=1; with guarded and sealed Landlock keeps children apart in any case";
     match scope {
-        None => finding("Yama", State::Partly, "not there: with --confine none, children of one user can trace each other", Some("a kernel with CONFIG_SECURITY_YAMA=y; with guarded and sealed Landlock keeps children apart in any case")),
-        Some(0) => {
-            finding("Yama", State::Partly, "kernel.yama.ptrace_scope = 0: with --confine none, children of one user can trace each other", Some(ADVICE))
-        }
-        Some(scope) => finding("Yama", State::Ok, format!("kernel.yama.ptrace_scope = {scope}: no process traces one that is not its own"), None),
+        None => finding(
+            "Yama",
+            State::Partly,
+            "not there: with --confine none, children of one user can trace each other",
+            Some(
+                "a kernel with CONFIG_SECURITY_YAMA=y; with guarded and sealed Landlock keeps children apart in any case",
+            ),
+        ),
+        Some(0) => finding(
+            "Yama",
+            State::Partly,
+            "kernel.yama.ptrace_scope = 0: with --confine none, children of one user can trace each other",
+            Some(ADVICE),
+        ),
+        Some(scope) => finding(
+            "Yama",
+            State::Ok,
+            format!("kernel.yama.ptrace_scope = {scope}: no process traces one that is not its own"),
+            None,
+        ),
     }
 }
 
 fn memory(noexec: Option<u64>) -> Finding {
-    let opens = "what a program writes into memory can be executed (memfd_create, fexecve), whatever --exec says";
+    let opens =
+        "what a program writes into memory can be executed (memfd_create, fexecve), whatever --exec says";
     match noexec {
-        Some(2..) => finding("memfd", State::Ok, "vm.memfd_noexec = 2: files in memory cannot be executed", None),
+        Some(2..) => {
+            finding("memfd", State::Ok, "vm.memfd_noexec = 2: files in memory cannot be executed", None)
+        }
         Some(now) => {
             let what = format!("vm.memfd_noexec = {now}: {opens}");
-            finding("memfd", State::Partly, what, Some("sysctl -w vm.memfd_noexec=2, where nothing else on the machine needs them"))
+            finding(
+                "memfd",
+                State::Partly,
+                what,
+                Some("sysctl -w vm.memfd_noexec=2, where nothing else on the machine needs them"),
+            )
         }
-        None => finding("memfd", State::Partly, format!("vm.memfd_noexec is not there: {opens}"), Some("Linux 6.3 or later, with sysctl -w vm.memfd_noexec=2")),
+        None => finding(
+            "memfd",
+            State::Partly,
+            format!("vm.memfd_noexec is not there: {opens}"),
+            Some("Linux 6.3 or later, with sysctl -w vm.memfd_noexec=2"),
+        ),
     }
 }
 
@@ -437,7 +497,8 @@ mod tests {
 
     #[test]
     fn debian_12_as_it_comes() {
-        let mut facts = Facts { kernel: "6.1.0-30-amd64".into(), abilities: Abilities::of_landlock(2), ..bare_metal() };
+        let mut facts =
+            Facts { kernel: "6.1.0-30-amd64".into(), abilities: Abilities::of_landlock(2), ..bare_metal() };
         (facts.memfd, facts.somaxconn, facts.yama, facts.uid) = (None, Some(128), Some(0), 0);
         facts.groups = Ok(Standing {
             path: "/sys/fs/cgroup/user.slice".into(),

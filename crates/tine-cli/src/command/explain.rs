@@ -49,10 +49,13 @@ fn add_descriptors(told: &mut Explanation, flags: &Serve) {
                 Item::new(&["2"], stderr),
                 Item::new(&["3"], "the client"),
             ]),
-            Step::Descriptors => step.items.extend([Item::new(&["0", "1"], "the client"), Item::new(&["2"], stderr)]),
+            Step::Descriptors => {
+                step.items.extend([Item::new(&["0", "1"], "the client"), Item::new(&["2"], stderr)])
+            }
             Step::Exec => {
                 let names = environ::names(flags.env).join(", ");
-                let of_client = if names.is_empty() { String::new() } else { format!(", and of {names} what is known") };
+                let of_client =
+                    if names.is_empty() { String::new() } else { format!(", and of {names} what is known") };
                 step.items.push(Item::new(&["environment"], format!("PATH{of_client}")));
                 if !variables.is_empty() {
                     let names: Vec<_> = variables.iter().map(String::as_str).collect();
@@ -81,7 +84,12 @@ fn page(told: &Explanation) -> String {
     match (&told.missing[..], told.starts) {
         ([], true) => paragraph(&mut page, "", 0, "This system enforces all of it."),
         (_, true) => paragraph(&mut page, "", 0, "This system enforces it but for what is missing:"),
-        ([], false) => paragraph(&mut page, "", 0, "tine does not serve so as the user that it is now; see what is not enforced."),
+        ([], false) => paragraph(
+            &mut page,
+            "",
+            0,
+            "tine does not serve so as the user that it is now; see what is not enforced.",
+        ),
         (_, false) => {
             let text = "This system cannot do it, and tine serve would not start; --confine-missing warn serves without what is missing:";
             paragraph(&mut page, "", 0, text);
@@ -139,9 +147,14 @@ mod tests {
     fn of_template(plan: &Plan, abilities: &Abilities) -> String {
         let mut told = plan.explain(abilities).unwrap();
         told.steps.retain(|step| step.by == By::Template);
-        // Which of them there are is the machine's affair.
-        for item in told.steps.iter_mut().filter(|step| step.step == Step::Rules).flat_map(|step| &mut step.items) {
-            item.names.retain(|name| !name.starts_with("/dev/"));
+        for step in &mut told.steps {
+            // Which devices there are is the machine's affair, how long the filter is the architecture's.
+            step.items.iter_mut().for_each(|item| item.names.retain(|name| !name.starts_with("/dev/")));
+            step.items.retain(|item| !item.names.is_empty());
+            if let Some((before, rest)) = step.what.split_once("a program of ") {
+                step.what =
+                    format!("{before}a program of N {}", rest.split_once(' ').map_or("", |(_, rest)| rest));
+            }
         }
         page(&told)
     }
