@@ -38,13 +38,6 @@ const PAGE: &str = "docs/vm.md";
 
 /// What the kernel executes first. `@BUSYBOX@` and `@SUITES@` are put in.
 const INIT: &str = r#"#!@BUSYBOX@ sh
-# The kernel's first root has nothing under it, so nobody can have another one in its place: pivot_root(2). One that was mounted has.
-if [ "$1" != again ]; then
-    @BUSYBOX@ mount --bind / /mnt
-    cd /mnt
-    @BUSYBOX@ mount --move . /
-    exec @BUSYBOX@ chroot . /init again
-fi
 @BUSYBOX@ --install -s /bin
 export PATH=/usr/bin:/bin
 mount -t proc proc /proc
@@ -142,7 +135,7 @@ fn suite((package, feature, test): &(&str, &str, &str)) -> Result<PathBuf> {
 /// Lays out the root file system; gives where it was written to.
 fn system(suites: &[PathBuf], tine: &Path, folder: &Path) -> Result<PathBuf> {
     let mut archive = Archive::default();
-    for path in ["/proc", "/sys", "/dev", "/tmp", "/bin", "/etc", "/mnt"] {
+    for path in ["/proc", "/sys", "/dev", "/tmp", "/bin", "/etc"] {
         archive.folder(Path::new(path));
     }
     let busybox = find("busybox")?;

@@ -241,6 +241,7 @@ impl Plot {
     /// What failed, and at which path.
     pub(crate) fn build(&self) -> io::Result<()> {
         mount::separate()?;
+        mount::make_replaceable()?;
         let root = Tree::in_memory(ROOT_SIZE, c"755")?;
         // Where it is attached does not matter: it is the root in a moment.
         root.attach(mount::directory(c"/")?.as_fd(), c"")?;
