@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 use tine_os::privilege::{self, Capability};
 use tine_os::seccomp::{self, answer};
-use tine_os::{identity, landlock, namespace};
+use tine_os::{cgroup, identity, landlock, namespace};
 
 use crate::opens::{Connect, Opens};
 use crate::profile::{Layer, Profile};
@@ -25,6 +25,8 @@ pub struct Abilities {
     pub user_namespaces: io::Result<()>,
     /// Whether a pid namespace can have a `/proc` of its own, or why not.
     pub processes: io::Result<()>,
+    /// Controllers that groups of children could have, seen from the group that this process is in.
+    pub controllers: Vec<String>,
 }
 
 /// Something that a plan asks for and that cannot be had.
@@ -58,12 +60,17 @@ impl Abilities {
         let user_namespaces = namespace::try_user();
         // One question has one answer: without the first there cannot be the second.
         let processes = if user_namespaces.is_ok() { namespace::try_processes() } else { Ok(()) };
-        Abilities { landlock: landlock::abi(), filters, privileged, user_namespaces, processes }
+        // Only a group that nobody else is in hands controllers down, but for the root of all.
+        let hands_down = |found: &cgroup::Standing| found.delegated && (found.root || found.others == 0);
+        let controllers = cgroup::standing().ok().filter(hands_down).map_or(vec![], |found| found.controllers);
+        Abilities { landlock: landlock::abi(), filters, privileged, user_namespaces, processes, controllers }
     }
 
     /// The same as if they had been found on another machine: Linux with this ABI of Landlock, and nothing in the way of the rest.
     pub fn of_landlock(landlock: u32) -> Abilities {
-        Abilities { landlock, filters: true, privileged: false, user_namespaces: Ok(()), processes: Ok(()) }
+        let controllers = ["cpu", "memory", "pids"].map(str::to_owned).into();
+        let (user_namespaces, processes) = (Ok(()), Ok(()));
+        Abilities { landlock, filters: true, privileged: false, user_namespaces, processes, controllers }
     }
 
     /// What of a profile with these openings cannot be had here.
@@ -172,6 +179,7 @@ mod tests {
             privileged: false,
             user_namespaces: Err(io::Error::from_raw_os_error(1)),
             processes: Ok(()),
+            controllers: vec![],
         };
         assert_eq!(told(&nothing, "none", &Opens::default()), []);
         let sealed = told(&nothing, "sealed", &Opens::default());

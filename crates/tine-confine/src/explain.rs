@@ -222,7 +222,7 @@ impl Plan {
             steps.push(Explained::new(By::Child, Step::Exec, "it becomes the program", None).with(items));
         }
         let had = self.when_missing == WhenMissing::Warn || !missing.iter().any(|one| one.refuses);
-        let starts = had && stays.is_none();
+        let starts = had && stays.is_none() && telling.without_controllers().is_empty();
         let (profile, about) = (self.profile.name.clone(), self.profile.about.clone());
         Ok(Explanation { profile, about, starts, steps, missing })
     }
@@ -565,14 +565,31 @@ impl Telling<'_> {
         steps.push(told.lacking(self.missing, |one| one.layer == Layer::Network && one.whole));
     }
 
+    /// Controllers that the limits of its group take, and that are not there.
+    fn without_controllers(&self) -> Vec<&'static str> {
+        let there = &self.abilities.controllers;
+        let taken = self.plan.group.controllers().into_iter();
+        taken.filter(|name| !there.iter().any(|other| other == name)).collect()
+    }
+
     /// Where a child is born.
     fn birth(&self, steps: &mut Vec<Explained>) {
         let group = &self.plan.group;
         if group.is_limited() {
             let items = group.settings().into_iter().map(|setting| Item::new(&[setting.file], setting.value));
-            let what =
-                "born in a control group of its own, with limits for it and all that it starts together";
-            steps.push(Explained::new(By::Child, Step::Tree, what, Some("asked for")).with(items));
+            let lacks = self.without_controllers();
+            let mut what =
+                "born in a control group of its own, with limits for it and all that it starts together"
+                    .to_owned();
+            let mut told = Explained::new(By::Child, Step::Tree, "", Some("asked for")).with(items);
+            if !lacks.is_empty() {
+                let lacks = lacks.join(", ");
+                what += &format!(
+                    ": not from where tine is now, whose group hands no {lacks} down; tine doctor says what to do"
+                );
+                told.enforced = Enforced::Not;
+            }
+            steps.push(Explained { what, ..told });
         }
         let own = self.wear.own;
         if own.is_empty() {
@@ -886,6 +903,18 @@ mod tests {
         let namespaces = of(&all, Step::Namespaces);
         assert_eq!((namespaces.len(), namespaces[0].enforced), (1, Enforced::Not));
         assert!(of(&all, Step::World).is_empty() && of(&all, Step::Mounts).is_empty());
+    }
+
+    #[test]
+    fn limits_of_a_group_take_controllers_that_are_handed_down() {
+        let group = crate::Group { memory: Some(64 << 20), ..crate::Group::default() };
+        let plan = Plan { group, ..Plan::default() };
+        let told = |abilities: &Abilities| plan.explain(abilities).unwrap();
+        let has = told(&Abilities::of_landlock(7));
+        assert!(has.starts && has.steps[0].step == Step::Tree && has.steps[0].enforced == Enforced::Full);
+        let has_not = told(&Abilities { controllers: vec!["pids".into()], ..Abilities::of_landlock(7) });
+        assert!(!has_not.starts && has_not.steps[0].enforced == Enforced::Not);
+        assert!(has_not.steps[0].what.contains("hands no memory down"), "{}", has_not.steps[0].what);
     }
 
     #[test]

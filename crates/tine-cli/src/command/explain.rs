@@ -81,20 +81,19 @@ fn page(told: &Explanation) -> String {
         }
     }
     page.push('\n');
-    match (&told.missing[..], told.starts) {
-        ([], true) => paragraph(&mut page, "", 0, "This system enforces all of it."),
-        (_, true) => paragraph(&mut page, "", 0, "This system enforces it but for what is missing:"),
-        ([], false) => paragraph(
-            &mut page,
-            "",
-            0,
-            "tine does not serve so as the user that it is now; see what is not enforced.",
-        ),
-        (_, false) => {
-            let text = "This system cannot do it, and tine serve would not start; --confine-missing warn serves without what is missing:";
-            paragraph(&mut page, "", 0, text);
+    let refused = told.missing.iter().any(|one| one.refuses);
+    let verdict = match (told.starts, told.missing.is_empty()) {
+        (true, true) => "This system enforces all of it.",
+        (true, false) => "This system enforces it but for what is missing:",
+        (false, _) if refused => {
+            "This system cannot do it, and tine serve would not start; --confine-missing warn serves without what is missing:"
         }
-    }
+        (false, true) => "tine serve would not start so here and now: see what is not enforced.",
+        (false, false) => {
+            "tine serve would not start so here and now: see what is not enforced. This is missing besides:"
+        }
+    };
+    paragraph(&mut page, "", 0, verdict);
     for one in &told.missing {
         paragraph(&mut page, &format!("  {:<12}", one.layer.to_string()), 14, &one.what);
         paragraph(&mut page, &" ".repeat(14), 16, &format!("takes: {}", one.advice));
