@@ -80,7 +80,7 @@ fn is_first(mounts: &str) -> bool {
         let (own, parent, at) = (words.next()?.to_owned(), words.next()?.to_owned(), words.nth(2)?.to_owned());
         (at == "/").then_some((own, parent))
     };
-    mounts.lines().filter_map(words).last().is_some_and(|(own, parent)| own == parent)
+    mounts.lines().filter_map(words).next_back().is_some_and(|(own, parent)| own == parent)
 }
 
 impl Tree {
