@@ -92,6 +92,13 @@ pub fn print(text: &[u8]) -> Outcome {
     }
 }
 
+/// Writes something to standard output for machines.
+pub fn print_json(what: &impl serde::Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(what);
+    let text = text.map_err(|why| Failure::system(format_args!("write JSON: {why}")))?;
+    print(format!("{text}\n").as_bytes())
+}
+
 /// A message without the numbers that std appends to what the kernel says: ` (os error 2)`.
 pub struct Plain<T>(pub T);
 

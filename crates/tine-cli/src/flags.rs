@@ -28,6 +28,10 @@ pub struct Cli {
 pub enum Verb {
     /// Serve a program: each client that connects gets an instance of its own
     Serve(Box<Serve>),
+    /// Show what the program would give up, step by step, with the reasons: takes what serve takes, and changes nothing
+    Explain(Box<Explain>),
+    /// Show what this system can do, layer by layer, and which profiles work on it
+    Doctor(Doctor),
     /// Be a client: standard input goes there, what comes back goes to standard output
     Connect(Connect),
     /// Print a script that completes tine's words in a shell
@@ -302,6 +306,26 @@ pub struct Serve {
     pub drain: u64,
 }
 
+/// `tine explain`
+#[derive(Debug, Args)]
+#[command(override_usage = "tine explain [ADDR...] [OPTIONS] [-- PROGRAM [ARG...]]")]
+pub struct Explain {
+    #[command(flatten)]
+    pub serve: Serve,
+
+    /// For machines: print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `tine doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// For machines: print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `tine connect`
 #[derive(Debug, Args)]
 pub struct Connect {
@@ -426,7 +450,7 @@ pub fn parse() -> Result<Verb, ExitCode> {
             return ExitCode::SUCCESS;
         }
         let words: Vec<_> = std::env::args_os().skip(1).collect();
-        let serving = words.first().is_some_and(|verb| verb == "serve");
+        let serving = words.first().is_some_and(|verb| verb == "serve" || verb == "explain");
         if why.kind() == ErrorKind::UnknownArgument && serving && !words.iter().any(|word| word == "--") {
             exit::say("The program that is to be served, and its own options, follow '--'.");
         }

@@ -8,6 +8,8 @@
 mod command {
     pub mod completions;
     pub mod connect;
+    pub mod doctor;
+    pub mod explain;
     pub mod man;
     pub mod serve;
 }
@@ -15,10 +17,11 @@ mod environ;
 mod exit;
 mod flags;
 mod log;
+mod page;
 
 use std::process::ExitCode;
 
-use command::{completions, connect, man, serve};
+use command::{completions, connect, doctor, explain, man, serve};
 use flags::Verb;
 
 #[cfg(not(feature = "fault"))]
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
     };
     exit::report(match verb {
         Verb::Serve(flags) => serve::serve(*flags),
+        Verb::Explain(flags) => explain::explain(&flags),
+        Verb::Doctor(flags) => doctor::doctor(&flags),
         Verb::Connect(flags) => connect::connect(&flags),
         Verb::Completions(flags) => completions::print(&flags),
         Verb::Man => man::print(),

@@ -60,6 +60,9 @@ fn no_verb_is_answered_with_help() {
 
     Commands:
       serve        Serve a program: each client that connects gets an instance of its own
+      explain      Show what the program would give up, step by step, with the reasons: takes what serve
+                   takes, and changes nothing
+      doctor       Show what this system can do, layer by layer, and which profiles work on it
       connect      Be a client: standard input goes there, what comes back goes to standard output
       completions  Print a script that completes tine's words in a shell
       man          Print the manual page, tine(8); read it with: tine man | man -l -

@@ -219,7 +219,7 @@ fn who_stays_below_the_limit_has_its_own_peak_on_its_bill_and_no_other_ones() {
 #[test]
 fn nothing_is_left_of_connections_while_the_server_goes_on() {
     let unit = Unit::new();
-    let server = unit.serve(&[], &["--memory", "32M", "--pids", "8"], SHELL);
+    let server = unit.serve(&[], &["--memory", "32M", "--pids", "8", "--confine", "none"], SHELL);
     let address = server.addr(0).to_owned();
     let baseline = Baseline::with(&server, move || ask(&address, b"echo\n").map(drop));
     for round in 0..20 {
@@ -396,7 +396,9 @@ fn what_was_started_before_in_the_servers_place_is_moved_with_it_and_back() {
     let unit = Unit::new();
     let before = ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & exec \"$@\"", "sh"];
     let server = unit.serve(&before, &["--pids", "8"], SHELL);
-    let own = children(server.pid());
+    // The template is a child of the server's too.
+    let is_sleep = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep");
+    let own: Vec<_> = children(server.pid()).into_iter().filter(is_sleep).collect();
     assert_eq!(own.len(), 1, "{own:?}");
     let (sleep, name) = (own[0].to_string(), group(&server.pid().to_string()));
     assert_eq!(group(&sleep), name);
@@ -452,4 +454,104 @@ fn this_kernel_runs_the_program() {
     let told = tine(&["--version"]);
     assert!(told.ends_with("-> Some(0)"), "{told}");
     println!("note {}", told.lines().next().unwrap_or_default());
+}
+
+/// A page without its line breaks.
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What Landlock learned with each ABI from 3 on, in the words of `tine doctor`.
+const LEARNED: [(u32, &str); 4] = [
+    (3, "files truncated (ABI 3, Linux 6.2)"),
+    (4, "TCP ports (ABI 4, Linux 6.7)"),
+    (5, "commands to devices (ioctl) (ABI 5, Linux 6.10)"),
+    (6, "scope: signals to others, abstract sockets of others (ABI 6, Linux 6.12)"),
+];
+
+/// The ABI that the doctor has found. Debian 12's kernel has 2; another one may have been booted.
+fn abi(told: &str) -> u32 {
+    let number = told.split("Landlock ABI ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|word| word.parse().ok());
+    let abi = number.unwrap_or_else(|| panic!("no ABI in: {told}"));
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    assert!(!release.starts_with("6.1.") || abi == 2, "{release}: ABI {abi}");
+    abi
+}
+
+#[test]
+fn the_doctor_lists_whatever_this_kernels_landlock_does_not_do() {
+    let told = in_one_line(&tine(&["doctor"]));
+    let abi = abi(&told);
+    for (since, what) in LEARNED {
+        assert_eq!(told.contains(&format!("no {what}")), abi < since, "{what}: {told}");
+    }
+    assert!(told.ends_with("-> Some(0)"), "{told}");
+    for (layer, since) in [
+        ("files: files that may be read can be truncated", 3),
+        ("network: with --connect PORT: children can connect to every TCP port", 4),
+        ("files: devices that may be opened can be given any command", 5),
+        ("scope: children of one user", 6),
+    ] {
+        assert_eq!(told.contains(layer), abi < since, "{layer}: {told}");
+    }
+    for works in ["ok user namespaces", "ok /proc of one's own", "ok seccomp", "ok none works in full"] {
+        assert!(told.contains(works), "{works}: {told}");
+    }
+    println!("note Landlock ABI {abi}");
+    for verdict in ["guarded ", "sealed "] {
+        let at = told.rfind(verdict).expect("each profile has its verdict");
+        println!("note {}", told[at..].split(" files:").next().unwrap_or_default());
+    }
+}
+
+#[test]
+fn the_plan_is_told_with_what_this_kernel_does_not_enforce() {
+    let told = in_one_line(&tine(&["explain", "--connect", "5432", "--", "cat"]));
+    let abi = abi(&in_one_line(&tine(&["doctor"])));
+    let begins = "rules: no TCP port is bound to, and none but these connected to, at any host";
+    let rest = &told[told.find(begins).unwrap_or_else(|| panic!("{told}"))..];
+    assert_eq!(rest.contains("enforced not at all: children can connect to every TCP port"), abi < 4, "{told}");
+    assert!(told.contains("5432: connect") && told.ends_with("-> Some(0)"), "{told}");
+}
+
+#[test]
+fn guarded_is_the_default_and_its_misses_are_in_the_log() {
+    let abi = abi(&in_one_line(&tine(&["doctor"])));
+    for before in [&[][..], &["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]] {
+        let unit = Unit::new().delegated();
+        let server = unit.serve(before, &["--connect", "5432"], SHELL);
+        let missing: Vec<_> =
+            server.log().lines().filter(|line| line.starts_with("confine ")).map(str::to_owned).collect();
+        let count = |layer: &str| missing.iter().filter(|line| value(line, "layer") == Some(layer)).count();
+        let older = |since| usize::from(abi < since);
+        assert_eq!(count("files"), older(2) + older(3) + older(5), "{missing:?}");
+        assert_eq!((count("network"), count("scope")), (older(4), older(6)), "{missing:?}");
+        let orders = "cat /proc/sys/kernel/ostype\n(echo x >/tmp/written) 2>/dev/null || echo unwritten\nunshare -U echo no 2>/dev/null || echo refused\n";
+        let (answer, end) = order(&server, orders);
+        assert_eq!((answer.as_str(), value(&end, "exit")), ("Linux\nunwritten\nrefused\n", Some("0")), "{end}");
+        // Both are told the same.
+        missing.iter().filter(|_| before.is_empty()).for_each(|line| println!("note {line}"));
+        stop(&server);
+    }
+}
+
+/// Here the root is an initramfs, which nothing can take the place of unless something is done about it.
+#[test]
+fn sealed_has_a_world_of_its_own() {
+    for before in [&[][..], &["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]] {
+        let unit = Unit::new().delegated();
+        let server = unit.serve(before, &["--confine", "sealed", "--memory", "32M"], SHELL);
+        let orders = "echo begun\necho x >/tmp/written && cat /tmp/written\nls -d /proc/[0-9]* | wc -l\nwc -l </proc/net/dev 2>/dev/null || echo hidden\n";
+        for _ in 0..2 {
+            let (answer, end) = order(&server, &format!("ls /tmp\nls /init 2>/dev/null\n{orders}"));
+            let lines: Vec<_> = answer.lines().collect();
+            assert_eq!((lines.len(), value(&end, "exit")), (4, Some("0")), "{answer} {end}");
+            assert_eq!((lines[1], lines[3]), ("x", "hidden"), "{answer}");
+            // The first of them is tine's, then the shell and its pipe.
+            assert!(lines[2].trim().parse::<u32>().is_ok_and(|count| (2..=5).contains(&count)), "{answer}");
+        }
+        let (_, end) = order(&server, &fill(64));
+        assert!(number(&end, "oom") >= 1, "{end}");
+        stop(&server);
+    }
 }

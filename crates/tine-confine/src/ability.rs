@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 
+use serde::Serialize;
 use tine_os::privilege::{self, Capability};
 use tine_os::seccomp::{self, answer};
-use tine_os::{identity, landlock, namespace};
+use tine_os::{cgroup, identity, landlock, namespace};
 
 use crate::opens::{Connect, Opens};
 use crate::profile::{Layer, Profile};
@@ -22,10 +23,14 @@ pub struct Abilities {
     pub privileged: bool,
     /// Whether user namespaces can be made with others in them, or why not.
     pub user_namespaces: io::Result<()>,
+    /// Whether a pid namespace can have a `/proc` of its own, or why not.
+    pub processes: io::Result<()>,
+    /// Controllers that groups of children could have, seen from the group that this process is in.
+    pub controllers: Vec<String>,
 }
 
 /// Something that a plan asks for and that cannot be had.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Missing {
     /// Of which layer.
@@ -40,6 +45,11 @@ pub struct Missing {
     pub refuses: bool,
 }
 
+/// What has to be done where parts of `/proc` are hidden.
+const PROC: &str = "a /proc of which nothing is covered (docker: --security-opt systempaths=unconfined; podman: --security-opt unmask=ALL; \
+     Kubernetes: procMount: Unmasked, with hostUsers: false; systemd: ProtectKernelTunables=no, ProtectKernelLogs=no, ProtectProc=default), \
+     or --own pid, which does without a /proc and a /tmp";
+
 impl Abilities {
     /// Looks. To learn of user namespaces a child is born that tries, where this process may fork.
     pub fn look() -> Abilities {
@@ -47,7 +57,20 @@ impl Abilities {
         let may = |what| privilege::has(what).unwrap_or(false);
         let privileged = identity::effective_uid() == 0
             && [Capability::SysAdmin, Capability::SetUid, Capability::SetPcap].into_iter().all(may);
-        Abilities { landlock: landlock::abi(), filters, privileged, user_namespaces: namespace::try_user() }
+        let user_namespaces = namespace::try_user();
+        // One question has one answer: without the first there cannot be the second.
+        let processes = if user_namespaces.is_ok() { namespace::try_processes() } else { Ok(()) };
+        // Only a group that nobody else is in hands controllers down, but for the root of all.
+        let hands_down = |found: &cgroup::Standing| found.delegated && (found.root || found.others == 0);
+        let controllers = cgroup::standing().ok().filter(hands_down).map_or(vec![], |found| found.controllers);
+        Abilities { landlock: landlock::abi(), filters, privileged, user_namespaces, processes, controllers }
+    }
+
+    /// The same as if they had been found on another machine: Linux with this ABI of Landlock, and nothing in the way of the rest.
+    pub fn of_landlock(landlock: u32) -> Abilities {
+        let controllers = ["cpu", "memory", "pids"].map(str::to_owned).into();
+        let (user_namespaces, processes) = (Ok(()), Ok(()));
+        Abilities { landlock, filters: true, privileged: false, user_namespaces, processes, controllers }
     }
 
     /// What of a profile with these openings cannot be had here.
@@ -107,6 +130,12 @@ impl Abilities {
             let what = format!("a user namespace with others in it cannot be made: {}", tine_os::plain(why));
             add(layer, true, &what, &namespace::advice(why));
         }
+        if let Err(why) = &self.processes
+            && profile.has(Layer::Pid)
+        {
+            let what = format!("a /proc of each child's own cannot be mounted: {}", tine_os::plain(why));
+            put(Layer::Mount, (false, true), &what, PROC);
+        }
         all
     }
 }
@@ -122,7 +151,7 @@ mod tests {
     use super::*;
 
     fn kernel(landlock: u32) -> Abilities {
-        Abilities { landlock, filters: true, privileged: false, user_namespaces: Ok(()) }
+        Abilities::of_landlock(landlock)
     }
 
     fn told(abilities: &Abilities, profile: &str, opens: &Opens) -> Vec<(Layer, bool)> {
@@ -149,6 +178,8 @@ mod tests {
             filters: false,
             privileged: false,
             user_namespaces: Err(io::Error::from_raw_os_error(1)),
+            processes: Ok(()),
+            controllers: vec![],
         };
         assert_eq!(told(&nothing, "none", &Opens::default()), []);
         let sealed = told(&nothing, "sealed", &Opens::default());

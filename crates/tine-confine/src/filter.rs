@@ -280,6 +280,17 @@ fn refuse(rule: &Rule, program: &mut Vec<Instruction>) {
     }
 }
 
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Answer::NotPermitted => "EPERM",
+            Answer::Unknown => "ENOSYS",
+            Answer::NoFamily => "EAFNOSUPPORT",
+            Answer::Kill => "killed by SIGSYS",
+        })
+    }
+}
+
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

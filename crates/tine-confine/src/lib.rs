@@ -22,6 +22,7 @@
 
 mod ability;
 mod enter;
+mod explain;
 mod filter;
 mod group;
 mod opens;
@@ -34,6 +35,7 @@ mod world;
 
 pub use ability::{Abilities, Missing};
 pub use enter::Prepared;
+pub use explain::{By, Enforced, Explained, Explanation, Item};
 pub use filter::{Answer, Denial, Opening, Wrong};
 pub use group::{Group, GroupError};
 pub use opens::{Connect, Opens};

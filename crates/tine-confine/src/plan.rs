@@ -155,6 +155,11 @@ impl Plan {
     /// # Errors
     /// What a child would fail of later.
     pub fn prepare(&self) -> Result<Prepared, PlanError> {
+        self.prepare_for(&Abilities::look())
+    }
+
+    /// As [`Plan::prepare`], where this is what was found.
+    pub(crate) fn prepare_for(&self, abilities: &Abilities) -> Result<Prepared, PlanError> {
         if self.umask & !0o777 != 0 {
             return Err(PlanError::Umask(self.umask));
         }
@@ -180,12 +185,11 @@ impl Plan {
             // The one that tine was started in is not in it.
             None => Some(c"/".to_owned()),
         };
-        let abilities = Abilities::look();
-        let missing = abilities.missing(&self.profile, &self.opens);
+        let missing = self.missing(abilities);
         if self.when_missing == WhenMissing::Refuse && missing.iter().any(|one| one.refuses) {
             return Err(PlanError::Missing(missing));
         }
-        let wear = Wear::new(self, &abilities, &missing)?;
+        let wear = Wear::new(self, abilities, &missing)?;
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
@@ -201,7 +205,16 @@ impl Plan {
         Ok(Prepared { identity, directory, umask: self.umask, limits, signals, wear, missing, profile: self.profile.name.clone() })
     }
 
-    fn limit(
+    /// What of it cannot be had where this was found.
+    pub(crate) fn missing(&self, abilities: &Abilities) -> Vec<Missing> {
+        let mut missing = abilities.missing(&self.profile, &self.opens);
+        // Whoever has no mounts of its own has no use for a `/proc` of its own.
+        let mounts = self.world.own.contains(&Layer::Mount);
+        missing.retain(|one| mounts || one.layer != Layer::Mount || one.whole);
+        missing
+    }
+
+    pub(crate) fn limit(
         &self,
         name: &'static str,
         inherited: Rlimit,

@@ -2,8 +2,11 @@
 
 use std::{error, fmt, io};
 
+use serde::Serialize;
+
 /// One step on the way from fork to the client, in the order in which they are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Step {
@@ -47,6 +50,8 @@ pub enum Step {
     Capabilities = 19,
     /// The child's own domain: files, ports, others.
     Domain = 20,
+    /// The mask of file modes. It cannot fail, and is here to be told of.
+    Umask = 21,
 }
 
 /// A step that failed.
@@ -82,6 +87,7 @@ impl Step {
             Step::Mounts,
             Step::Capabilities,
             Step::Domain,
+            Step::Umask,
         ];
         all.into_iter().find(|step| *step as u8 == number)
     }
@@ -115,6 +121,7 @@ impl fmt::Display for Step {
             Step::Mounts => "mounts",
             Step::Capabilities => "capabilities",
             Step::Domain => "domain",
+            Step::Umask => "umask",
         })
     }
 }
@@ -138,7 +145,7 @@ mod tests {
     #[test]
     fn every_step_has_a_number_of_its_own_and_no_other_number_is_a_step() {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
-        assert_eq!(known.len(), 20);
+        assert_eq!(known.len(), 21);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
     }
 }

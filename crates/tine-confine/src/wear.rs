@@ -32,22 +32,22 @@ pub(crate) struct Wear {
     worn: Cell<bool>,
     privileged: bool,
     /// Namespaces of the process that children are forked from, which they share.
-    shared: Namespaces,
+    pub shared: Namespaces,
     /// Namespaces of each child's own.
     pub own: Namespaces,
-    users: Option<(Vec<Range>, Vec<Range>)>,
-    plot: Option<Plot>,
+    pub users: Option<(Vec<Range>, Vec<Range>)>,
+    pub plot: Option<Plot>,
     /// Whether privileges are given up.
     pub privileges: bool,
-    about: About,
+    pub about: About,
     paths: Vec<(PathBuf, u64)>,
     ports: Vec<(u16, u64)>,
     domain: OnceCell<Ruleset>,
-    filter: Vec<Instruction>,
+    pub filter: Vec<Instruction>,
     /// For a process that children are born from by clone3, which the filter refuses: the same without that, and what is refused
     /// to the children in addition.
     filter_for_births: Vec<Instruction>,
-    late: Vec<Instruction>,
+    pub late: Vec<Instruction>,
     is_late: Cell<bool>,
     /// File systems in memory of each child's own: where, and with which options.
     pub memories: Vec<(CString, CString)>,
@@ -103,7 +103,7 @@ impl Wear {
         for path in opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs) {
             std::fs::metadata(path).map_err(|why| PlanError::Path(path.clone(), why))?;
         }
-        let processes = mount_own && own.has(Namespaces::PID);
+        let processes = mount_own && own.has(Namespaces::PID) && abilities.processes.is_ok();
         // What is named would be covered by what is mounted over it.
         let covers = |path: &&PathBuf| mount_own && plan.world.is_in_memory(path);
         let named = opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs);
@@ -161,6 +161,11 @@ impl Wear {
     pub(crate) fn is_something(&self) -> bool {
         let kinds = self.shared | self.own;
         self.privileges || self.about != About::default() || !self.filter.is_empty() || !kinds.is_empty()
+    }
+
+    /// Whether there are rules, and a domain of each child's own.
+    pub(crate) fn has_domain(&self) -> bool {
+        self.about != About::default()
     }
 
     /// Whether each child has a user of its own.
@@ -248,7 +253,7 @@ impl Wear {
     }
 }
 
-fn kind(layer: Layer) -> Option<Namespaces> {
+pub(crate) fn kind(layer: Layer) -> Option<Namespaces> {
     match layer {
         Layer::User => Some(Namespaces::USER),
         Layer::Pid => Some(Namespaces::PID),
@@ -322,7 +327,7 @@ fn about(plan: &Plan, abilities: &Abilities, has: &dyn Fn(Layer) -> bool) -> Abo
 }
 
 /// Which rights remain over what.
-fn paths(plan: &Plan, about: u64, world: bool) -> Vec<(PathBuf, u64)> {
+pub(crate) fn paths(plan: &Plan, about: u64, world: bool) -> Vec<(PathBuf, u64)> {
     let read = files::READ_FILE | files::READ_DIR;
     let exec = if plan.opens.exec.is_empty() { files::EXECUTE } else { 0 };
     let write = about & !(files::MAKE_CHAR | files::MAKE_BLOCK | files::EXECUTE | files::IOCTL_DEV);

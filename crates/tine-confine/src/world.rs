@@ -221,12 +221,37 @@ fn piece(from: &Path, to: &Path, uses: Uses, must: bool) -> Result<Option<Piece>
 }
 
 impl Plot {
+    /// Its pieces in words, in the order in which they are put together: places, and what is there. Neighbours of one kind are one.
+    pub(crate) fn told(&self) -> Vec<(Vec<String>, String)> {
+        let mut all: Vec<(Vec<String>, String)> = Vec::new();
+        for piece in &self.pieces {
+            let (at, what) = match piece {
+                Piece::Directory { at } => (at, "an empty directory".to_owned()),
+                Piece::Link { to, at } => (at, format!("a link to {}", to.display())),
+                Piece::Tree { from, to, uses } => {
+                    let mut what = if uses.write { "read, write" } else { "read" }.to_owned();
+                    what += if uses.execute { ", execute" } else { "" };
+                    what += if uses.devices { ", a device" } else { "" };
+                    let own = from == to;
+                    (to, if own { what } else { format!("what is at {}: {what}", from.display()) })
+                }
+            };
+            let at = at.display().to_string();
+            match all.last_mut().filter(|(_, last)| *last == what) {
+                Some((places, _)) => places.push(at),
+                None => all.push((vec![at], what)),
+            }
+        }
+        all
+    }
+
     /// In the process that children are forked from, in a mount namespace of its own: builds it, and makes it the root.
     ///
     /// # Errors
     /// What failed, and at which path.
     pub(crate) fn build(&self) -> io::Result<()> {
         mount::separate()?;
+        mount::make_replaceable()?;
         let root = Tree::in_memory(ROOT_SIZE, c"755")?;
         // Where it is attached does not matter: it is the root in a moment.
         root.attach(mount::directory(c"/")?.as_fd(), c"")?;

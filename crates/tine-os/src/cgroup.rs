@@ -620,6 +620,43 @@ fn await_event(fd: BorrowedFd<'_>, event: PollFlags, patience: Duration) -> io::
     }
 }
 
+/// Where this process stands among control groups of version 2, and what can be had there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its group, in the file system.
+    pub path: PathBuf,
+    /// Controllers that are handed down to it.
+    pub controllers: Vec<String>,
+    /// Whether it may make groups in it, and hand controllers down to them.
+    pub delegated: bool,
+    /// How many other processes are in it: only a group that nobody is in hands controllers down, but for the root of all.
+    pub others: usize,
+    /// Whether it is the root of all.
+    pub root: bool,
+}
+
+/// Looks where this process stands, and changes nothing.
+///
+/// # Errors
+/// As those of [`Parent::find_and_make`] that are not about making.
+pub fn standing() -> io::Result<Standing> {
+    let path = find()?;
+    let words = |name: &str| {
+        let file = path.join(name);
+        let text = fault::point("open").and_then(|()| std::fs::read_to_string(&file));
+        let text = text.map_err(|why| said("read", &file, &why))?;
+        Ok::<Vec<_>, io::Error>(text.split_whitespace().map(str::to_owned).collect())
+    };
+    let may_write = |name: &str| {
+        rustix::fs::accessat(rustix::fs::CWD, path.join(name), rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    };
+    let delegated = ["", "cgroup.procs", "cgroup.subtree_control"].into_iter().all(may_write);
+    let own = Pid::own().id().to_string();
+    let others = words("cgroup.procs")?.iter().filter(|pid| **pid != own).count();
+    let root = !path.join("cgroup.type").exists();
+    Ok(Standing { controllers: words("cgroup.controllers")?, delegated, others, root, path })
+}
+
 /// Where this process's group of version 2 is in the file system.
 fn find() -> io::Result<PathBuf> {
     let read = |path: &str| {

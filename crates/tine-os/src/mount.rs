@@ -55,6 +55,34 @@ pub fn separate() -> io::Result<()> {
     Ok(rustix::mount::mount_change(c"/", apart)?)
 }
 
+/// Where the root is the kernel's first one, as that of an initramfs is, covers it with itself: only a root that is mounted on something
+/// can have another one in its place (pivot_root(2)). To be called after [`separate`].
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn make_replaceable() -> io::Result<()> {
+    // Without a /proc there is nothing to go by; then it is the next step that fails.
+    if !std::fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| is_first(&mounts)) {
+        return Ok(());
+    }
+    let root = Tree::of(c"/")?;
+    root.attach(directory(c"/")?.as_fd(), c"")?;
+    fault::point("fchdir")?;
+    rustix::process::fchdir(&root)?;
+    fault::point("chroot")?;
+    Ok(rustix::process::chroot(c".")?)
+}
+
+/// Whether the uppermost root is mounted on nothing, which is to say on itself: proc_pid_mountinfo(5).
+fn is_first(mounts: &str) -> bool {
+    let words = |line: &str| {
+        let mut words = line.split(' ');
+        let (own, parent, at) = (words.next()?.to_owned(), words.next()?.to_owned(), words.nth(2)?.to_owned());
+        (at == "/").then_some((own, parent))
+    };
+    mounts.lines().filter_map(words).next_back().is_some_and(|(own, parent)| own == parent)
+}
+
 impl Tree {
     /// The tree at a path, with all that is mounted in it; symbolic links are followed.
     ///
@@ -261,4 +289,18 @@ pub fn mount_processes(at: &CStr, options: &CStr) -> io::Result<()> {
     fault::point("mount")?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     Ok(rustix::mount::mount(c"proc", at, c"proc", flags, options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_root_is_mounted_on_itself_and_what_covers_it_is_not() {
+        let first = "1 1 0:2 / / rw - rootfs none rw\n20 1 0:19 / /proc rw,relatime - proc proc rw\n";
+        assert!(is_first(first));
+        assert!(!is_first(&format!("{first}31 1 0:2 / / rw - rootfs none rw\n")));
+        assert!(!is_first("22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"));
+        assert!(!is_first(""));
+    }
 }

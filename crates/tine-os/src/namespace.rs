@@ -5,7 +5,7 @@ use std::io;
 use std::ops::BitOr;
 use std::os::fd::OwnedFd;
 
-use crate::{Forked, Pid, check, fault, fd, fork, wait};
+use crate::{Forked, Pid, check, fault, fd, fork, mount, wait};
 
 /// Kinds of namespaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,8 +177,27 @@ fn write(whose: &str, file: &str, text: &str) -> io::Result<()> {
 /// What the child was told.
 pub fn try_user() -> io::Result<()> {
     let all = Namespaces::USER | Namespaces::MOUNT | Namespaces::NET | Namespaces::IPC | Namespaces::UTS;
+    try_in_child(|| unshare(all))
+}
+
+/// Whether this process could mount a `/proc` that shows the processes of a pid namespace of its own and no others: a child of its
+/// child tries. Where a part of the machine's is hidden, as containers have it, the kernel refuses, for the new one would show it.
+///
+/// # Errors
+/// What they were told; [`try_user`] says more of user namespaces.
+pub fn try_processes() -> io::Result<()> {
+    try_in_child(|| {
+        unshare(Namespaces::USER | Namespaces::MOUNT | Namespaces::PID)?;
+        mount::separate()?;
+        // The first process of the namespace, in which alone it can be mounted.
+        try_in_child(|| mount::mount_processes(c"/proc", c"subset=pid,hidepid=invisible"))
+    })
+}
+
+/// Has a child try something. Where this process may not fork, it is taken to be possible.
+fn try_in_child(what: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     match fork::threads() {
-        Ok(1) => Asked::of_child(|| unshare(all))?.answer(),
+        Ok(1) => Asked::of_child(what)?.answer(),
         _ => Ok(()),
     }
 }
@@ -188,16 +207,18 @@ pub fn advice(why: &io::Error) -> String {
     let setting = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let is = |path: &str, value: &str| setting(path).is_some_and(|found| found == value);
     if is("/proc/sys/user/max_user_namespaces", "0") {
-        return "sysctl user.max_user_namespaces above 0".into();
+        return "sysctl -w user.max_user_namespaces=15000 (0 is none at all)".into();
     }
     if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        return "sysctl kernel.unprivileged_userns_clone=1, or tine as root".into();
+        return "sysctl -w kernel.unprivileged_userns_clone=1, or tine as root".into();
     }
     if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        return "an AppArmor profile that allows tine userns, or sysctl kernel.apparmor_restrict_unprivileged_userns=0, or tine as root".into();
+        return "an AppArmor profile that allows tine userns, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or tine as root".into();
     }
     match why.raw_os_error() {
-        Some(libc::ENOSPC | libc::EUSERS) => "room under the limits in /proc/sys/user (sysctl user.max_user_namespaces and its like)".into(),
-        _ => "a container whose seccomp profile allows unshare (docker: --security-opt seccomp=...; Kubernetes: hostUsers: false), and a root that is not chroot(2)'s".into(),
+        Some(libc::ENOSPC | libc::EUSERS) => "room under the limits in /proc/sys/user (sysctl -w user.max_user_namespaces=15000, and its like)".into(),
+        _ => "a container whose seccomp profile allows unshare(2) (docker, podman: --security-opt seccomp=FILE or seccomp=unconfined; Kubernetes: \
+             hostUsers: false and seccompProfile type Localhost or Unconfined), or a unit without RestrictNamespaces= (systemd: \
+             RestrictNamespaces=no), and a root that is not chroot(2)'s".into(),
     }
 }

@@ -79,7 +79,7 @@ pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
 pub use server::Server;
 pub use tine_confine::{
-    Abilities, Bind, Connect, Group, GroupError, Identity, Layer, Limit, Memory, Missing, Opens, Plan, PlanError, Profile, ProfileError, Step,
+    Abilities, Bind, By, Connect, Enforced, Explained, Explanation, Group, GroupError, Identity, Item, Layer, Limit, Memory, Missing, Opens, Plan, PlanError, Profile, ProfileError, Step,
     WhenMissing, World,
 };
 pub use tine_os::apart::Apart;

@@ -152,6 +152,11 @@ impl Program {
         Ok(Program { argv, environ, describe: None, places, datagrams: None, variants, variant })
     }
 
+    /// Where it was found.
+    pub fn path(&self) -> &std::path::Path {
+        self.argv.path()
+    }
+
     /// Sets a variable for every client, in place of one of that name.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Program {
         self.environ.replace(name, value);

@@ -113,7 +113,7 @@ mod tests {
         let page = page();
         assert!(!page.contains("@options"), "a placeholder is left");
         let cli = Cli::command();
-        for verb in ["serve", "connect"] {
+        for verb in ["serve", "explain", "doctor", "connect"] {
             let verb = cli.find_subcommand(verb).unwrap();
             for arg in verb.get_arguments() {
                 if let Some(long) = arg.get_long() {

@@ -36,6 +36,8 @@ pub fn serve(flags: Serve) -> Outcome {
         None => program,
     };
     let plan = plan(&flags)?;
+    // Before there is a listener: what no child could do is told now.
+    plan.prepare().map_err(|why| wrong(&flags, why))?;
     let limits = limits(&flags)?;
     let mut server = Server::new()
         .limits(|all| *all = limits)
@@ -109,7 +111,7 @@ fn addresses(flags: &Serve) -> Result<Vec<Listen>, Failure> {
 }
 
 /// What is run for each client, with its descriptors and variables.
-fn program(flags: &Serve) -> Result<Program, Failure> {
+pub fn program(flags: &Serve) -> Result<Program, Failure> {
     let (name, arguments) = flags.program.split_first().expect("looked at with the addresses");
     let mut program = Program::new(name, arguments).map_err(Error::from)?;
     for variable in &flags.variables {
@@ -289,7 +291,7 @@ fn balancers(flags: &Serve, listens: &[Listen]) -> Result<Option<Balancers>, Fai
 }
 
 /// What the children give up.
-fn plan(flags: &Serve) -> Result<Plan, Failure> {
+pub fn plan(flags: &Serve) -> Result<Plan, Failure> {
     let plan = Plan {
         identity: flags.user.as_deref().map(identity).transpose()?,
         directory: flags.chdir.clone(),
@@ -334,30 +336,28 @@ fn plan(flags: &Serve) -> Result<Plan, Failure> {
             )));
         }
     }
-    // Before there is a listener: what no child could do is told now, in the words of the command line.
-    match plan.prepare() {
-        Ok(_) => Ok(plan),
-        Err(PlanError::Directory(path, why)) => {
-            Err(Failure::operator(format_args!("--chdir {}: {why}", path.display())))
+    Ok(plan)
+}
+
+/// What is wrong with a plan, in the words of the command line.
+pub fn wrong(flags: &Serve, why: PlanError) -> Failure {
+    match why {
+        PlanError::Directory(path, why) => Failure::operator(format_args!("--chdir {}: {why}", path.display())),
+        why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_)) => {
+            Failure::operator(format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()))
         }
-        Err(why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_))) => Err(Failure::operator(
-            format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()),
-        )),
-        Err(PlanError::Path(path, why)) => Err(Failure::operator(format_args!(
-            "{}: {}: {}",
-            opener(flags, &path),
-            path.display(),
-            exit::Plain(why)
-        ))),
-        Err(PlanError::Call(name)) => {
-            Err(Failure::operator(format_args!("--syscall {name}: {}", PlanError::Call(name.clone()))))
+        PlanError::Path(path, why) => {
+            Failure::operator(format_args!("{}: {}: {}", opener(flags, &path), path.display(), exit::Plain(why)))
         }
-        Err(why @ PlanError::Missing(_)) => Err(Failure::system(format_args!(
+        PlanError::Call(name) => {
+            Failure::operator(format_args!("--syscall {name}: {}", PlanError::Call(name.clone())))
+        }
+        why @ PlanError::Missing(_) => Failure::system(format_args!(
             "--confine {}: {why}\n--confine-missing warn serves without what is missing, --confine none without any of it",
             flags.confine
-        ))),
-        Err(why @ PlanError::AboveInherited(..)) => Err(Failure::operator(format_args!("--rlimit: {why}"))),
-        Err(why) => Err(Failure::operator(why)),
+        )),
+        why @ PlanError::AboveInherited(..) => Failure::operator(format_args!("--rlimit: {why}")),
+        why => Failure::operator(why),
     }
 }
 
