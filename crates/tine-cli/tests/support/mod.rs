@@ -31,9 +31,14 @@ pub struct Folder(PathBuf);
 impl Folder {
     /// Makes it.
     pub fn new() -> Folder {
+        Folder::beneath(&env::temp_dir())
+    }
+
+    /// Makes it in another place than for temporary files, which some programs have one of their own of.
+    pub fn beneath(place: &Path) -> Folder {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = env::temp_dir().join(format!("tine-test-{}-{number}", process::id()));
+        let path = place.join(format!("tine-test-{}-{number}", process::id()));
         let _ = fs::remove_dir_all(&path); // of a process that had this id before
         fs::create_dir(&path).unwrap_or_else(|why| panic!("make {}: {why}", path.display()));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it was just made");
