@@ -158,7 +158,8 @@ fn reasons() -> String {
         if all.iter().all(|shut| matches!(shut, Shut::Blocked)) {
             continue;
         }
-        writeln!(text, "| {} | {} |", attempt.name, all.map(why).join(" | ")).expect("text can be written to");
+        writeln!(text, "| {} | {} |", attempt.name, all.map(why).join(" | "))
+            .expect("text can be written to");
     }
     text.push_str("\n## What needs no confinement to be shut, or is not there\n\n| way | why |\n|---|---|\n");
     for attempt in attempts() {

@@ -368,8 +368,9 @@ impl<'a> Scene<'a> {
     /// A program whose client hears nothing has said it in the log, or has died.
     fn said_in_the_log(&self, from: usize, child: u32) -> Outcome {
         let name = self.attempt.name;
-        let is_end =
-            |line: &str| line.starts_with("end ") && support::value(line, "child") == Some(&*child.to_string());
+        let is_end = |line: &str| {
+            line.starts_with("end ") && support::value(line, "child") == Some(&*child.to_string())
+        };
         let said = |line: &str| Outcome::of(name, line);
         match self.server.log_within(from, SOON, |line| is_end(line) || said(line).is_some()) {
             Err(why) => Outcome::Broken(format!("it said nothing, and the log: {why}")),

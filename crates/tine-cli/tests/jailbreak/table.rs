@@ -86,7 +86,17 @@ pub struct Attempt {
 impl Attempt {
     const fn new(name: &'static str) -> Attempt {
         let (way, proof, open, shut) = (Way::Client, Proof::Word, Open::Succeeds, Shut::Blocked);
-        Attempt { name, way, proof, flags: &[], root: open, nobody: open, guarded: shut, sealed: shut, sealed_alike: shut }
+        Attempt {
+            name,
+            way,
+            proof,
+            flags: &[],
+            root: open,
+            nobody: open,
+            guarded: shut,
+            sealed: shut,
+            sealed_alike: shut,
+        }
     }
 
     const fn proof(self, proof: Proof) -> Attempt {
@@ -149,33 +159,23 @@ impl Attempt {
 // Why something may succeed.
 const PUBLIC: &str =
     "guarded has no pid namespace: names, arguments and numbers of processes are what anybody may see";
-const READABLE: &str =
-    "guarded lets be read what its user may read, until --read names what that is; root's programs are another user's with --user";
+const READABLE: &str = "guarded lets be read what its user may read, until --read names what that is; root's programs are another user's with --user";
 const STAT: &str =
     "Landlock keeps from what is in files, not from their names and sizes; sealed does not show them at all";
-const LOG: &str =
-    "the log is a pipe, whose owner may open it anew; sealed has another user, and so has --user; --stderr null closes it";
-const LOGGED: &str =
-    "standard error is the log, of which a client may fill as much as it likes; tine keeps no more than fits a pipe, and --stderr null closes it";
+const LOG: &str = "the log is a pipe, whose owner may open it anew; sealed has another user, and so has --user; --stderr null closes it";
+const LOGGED: &str = "standard error is the log, of which a client may fill as much as it likes; tine keeps no more than fits a pipe, and --stderr null closes it";
 const ENDS: &str = "it is the program's own affair, and ends with its connection";
 const CHANNEL: &str = "side channels are out of scope, and clocks read this counter";
-const PROCESSES: &str =
-    "RLIMIT_NPROC counts all processes of a user: 64 where sealed has one for each child; --pids bounds it in any case, by control groups of version 2";
-const PROCESSOR: &str =
-    "the kernel shares processors out, so a neighbour is slowed down and not stopped; --cpu bounds it, by control groups of version 2";
-const MEMORY: &str =
-    "--memory bounds all that a connection has, by control groups of version 2; --rlimit as= and fsize= bound each process and each file only";
-const PIPES: &str =
-    "fs.pipe-user-pages-soft bounds it for each user, at 64 MiB unless it was changed; --memory counts it, by control groups of version 2";
+const PROCESSES: &str = "RLIMIT_NPROC counts all processes of a user: 64 where sealed has one for each child; --pids bounds it in any case, by control groups of version 2";
+const PROCESSOR: &str = "the kernel shares processors out, so a neighbour is slowed down and not stopped; --cpu bounds it, by control groups of version 2";
+const MEMORY: &str = "--memory bounds all that a connection has, by control groups of version 2; --rlimit as= and fsize= bound each process and each file only";
+const PIPES: &str = "fs.pipe-user-pages-soft bounds it for each user, at 64 MiB unless it was changed; --memory counts it, by control groups of version 2";
 const DESCRIPTORS: &str =
     "RLIMIT_NOFILE bounds it: 4096 in the child contract, 256 in sealed; --rlimit nofile= makes it less";
-const QUEUED: &str =
-    "RLIMIT_SIGPENDING bounds what a user has of them, so a lower one would be a neighbour's too; 1024 in sealed";
-const WATCHES: &str =
-    "fs.inotify.max_user_instances bounds it for each user; sealed has one for each child where tine is root and --user names none";
+const QUEUED: &str = "RLIMIT_SIGPENDING bounds what a user has of them, so a lower one would be a neighbour's too; 1024 in sealed";
+const WATCHES: &str = "fs.inotify.max_user_instances bounds it for each user; sealed has one for each child where tine is root and --user names none";
 const LOCKS: &str = "no limit counts locks (setrlimit(2)); --memory does, by control groups of version 2";
-const ORPHAN: &str =
-    "with --trees subreaper nothing but this signal ends it, and a fork is without it in any case; with control groups somebody waits for the master's death, and in sealed the first process of the namespace dies of it";
+const ORPHAN: &str = "with --trees subreaper nothing but this signal ends it, and a fork is without it in any case; with control groups somebody waits for the master's death, and in sealed the first process of the namespace dies of it";
 const SEARCHED: &str = "nothing but 0, 1 and 2 is open in a child";
 
 /// All attempts, in the order of the catalogue.
