@@ -105,7 +105,7 @@ _tine() {
             return 0
             ;;
         tine__subcmd__explain)
-            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --confine --confine-missing --read --write --exec --connect --listen-ok --syscall --root --bind --tmpfs --own --chdir --umask --rlimit --memory --pids --cpu --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --json --help"
+            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --confine --confine-missing --read --write --exec --connect --listen-ok --syscall --root --bind --tmpfs --own --init --chdir --umask --rlimit --memory --pids --cpu --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,6 +273,10 @@ _tine() {
                     ;;
                 --own)
                     COMPREPLY=($(compgen -W "pid mount net ipc uts" -- "${cur}"))
+                    return 0
+                    ;;
+                --init)
+                    COMPREPLY=($(compgen -W "yes no" -- "${cur}"))
                     return 0
                     ;;
                 --chdir)
@@ -345,7 +349,7 @@ _tine() {
             return 0
             ;;
         tine__subcmd__serve)
-            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --confine --confine-missing --read --write --exec --connect --listen-ok --syscall --root --bind --tmpfs --own --chdir --umask --rlimit --memory --pids --cpu --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --help"
+            opts="-c -C -1 -v -q -E -h --children --per-source --source-mask --reserve --rate --rate-per-source --on-full --penalty --penalty-exempt --allow --deny --rules --proxy --proxy-from --proxy-timeout --first-byte-timeout --idle-timeout --time-limit --end --spare --acceptors --spare-age --trees --orphans --verbose --quiet --stderr --env --user --confine --confine-missing --read --write --exec --connect --listen-ok --syscall --root --bind --tmpfs --own --init --chdir --umask --rlimit --memory --pids --cpu --backlog --datagram --datagram-idle --reply-to-low-ports --amplification --workers --drain --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -513,6 +517,10 @@ _tine() {
                     ;;
                 --own)
                     COMPREPLY=($(compgen -W "pid mount net ipc uts" -- "${cur}"))
+                    return 0
+                    ;;
+                --init)
+                    COMPREPLY=($(compgen -W "yes no" -- "${cur}"))
                     return 0
                     ;;
                 --chdir)

@@ -84,6 +84,8 @@ mount\t'mounts, with a /tmp and a /proc'
 net\t'interfaces, ports, abstract sockets'
 ipc\t'System V objects, message queues'
 uts\t'host name'"
+complete -c tine -n "__fish_tine_using_subcommand serve" -l init -d 'sealed: whether a process of tine\'s is the first in each pid namespace. The kernel spares the first one signals that would end any other, and leaves orphans to it; a program that is to be first itself is born faster' -r -f -a "yes\t'it is'
+no\t'the program is'"
 complete -c tine -n "__fish_tine_using_subcommand serve" -l chdir -d 'Run the program in this directory; where tine was started unless given' -r -F
 complete -c tine -n "__fish_tine_using_subcommand serve" -l umask -d 'Permissions, in octal, that files made by the program do not get' -r
 complete -c tine -n "__fish_tine_using_subcommand serve" -l rlimit -d 'Limit a resource of the program, as setrlimit(2) counts it: bytes, seconds of processor time, or items, with a suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated' -r
@@ -156,6 +158,8 @@ mount\t'mounts, with a /tmp and a /proc'
 net\t'interfaces, ports, abstract sockets'
 ipc\t'System V objects, message queues'
 uts\t'host name'"
+complete -c tine -n "__fish_tine_using_subcommand explain" -l init -d 'sealed: whether a process of tine\'s is the first in each pid namespace. The kernel spares the first one signals that would end any other, and leaves orphans to it; a program that is to be first itself is born faster' -r -f -a "yes\t'it is'
+no\t'the program is'"
 complete -c tine -n "__fish_tine_using_subcommand explain" -l chdir -d 'Run the program in this directory; where tine was started unless given' -r -F
 complete -c tine -n "__fish_tine_using_subcommand explain" -l umask -d 'Permissions, in octal, that files made by the program do not get' -r
 complete -c tine -n "__fish_tine_using_subcommand explain" -l rlimit -d 'Limit a resource of the program, as setrlimit(2) counts it: bytes, seconds of processor time, or items, with a suffix K, M or G, or "unlimited"; HARD is SOFT unless given. May be repeated' -r

@@ -26,7 +26,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 use rustix::process::Signal;
 
 use crate::server::{DEADLINE, until_within};
-use crate::{Baseline, Ready, Server, net};
+use crate::{Baseline, Ready, Server, net, procfs};
 
 /// Clients at a time.
 const CLIENTS: usize = 32;
@@ -550,16 +550,19 @@ fn no_process(bench: &Bench, count: u64) -> Result<Seen, String> {
     })
 }
 
-/// How many processes the server's user may have from now on, as prlimit(1) has it. Only that user may say so without
+/// How many processes the server's user may have from now on, as prlimit(1) has it, for whoever of it gives birth. Only that user may say so without
 /// a privilege that root in a container lacks.
 fn limit_processes(server: &Server, most: &str) -> Result<(), String> {
-    let mut command = Command::new("prlimit");
-    command.arg(format!("--pid={}", server.pid())).arg(format!("--nproc={most}:"));
-    let status = command.uid(LONELY).gid(LONELY).current_dir("/").stdin(Stdio::null()).status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        other => Err(format!("{command:?}: {other:?}")),
+    for pid in [server.pid()].into_iter().chain(procfs::templates(server.pid())) {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--pid={pid}")).arg(format!("--nproc={most}:"));
+        let status = command.uid(LONELY).gid(LONELY).current_dir("/").stdin(Stdio::null()).status();
+        match status {
+            Ok(status) if status.success() => {}
+            other => return Err(format!("{command:?}: {other:?}")),
+        }
     }
+    Ok(())
 }
 
 fn no_program(bench: &Bench, count: u64) -> Result<Seen, String> {

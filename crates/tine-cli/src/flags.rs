@@ -238,7 +238,13 @@ pub struct Serve {
 
     /// sealed: which namespaces each client has of its own; the others it shares with the service's other clients, and no
     /// processes with anybody. Without mount there is no /proc, and no /tmp that can be written to
-    #[arg(long, value_name = "pid|mount|net|ipc|uts,...", value_delimiter = ',', value_enum, default_value = "pid,mount")]
+    #[arg(
+        long,
+        value_name = "pid|mount|net|ipc|uts,...",
+        value_delimiter = ',',
+        value_enum,
+        default_value = "pid,mount"
+    )]
     pub own: Vec<Own>,
 
     /// sealed: whether a process of tine's is the first in each pid namespace. The kernel spares the first one signals that would

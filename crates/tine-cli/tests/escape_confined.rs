@@ -1,9 +1,10 @@
-//! Ways out, tried under confinement: none leads out of `sealed`, and out of `guarded` only those whose reason is in the table.
+//! Ways out, tried under confinement: what leads out of `guarded` or `sealed` all the same has its reason in the table.
 
 mod jailbreak;
 mod support;
 
 use std::env;
+use std::sync::{Mutex, PoisonError};
 
 use jailbreak::table::{Attempt, Shut, attempts};
 use jailbreak::{GUARDED, SEALED, Scenario, differences_shut};
@@ -19,6 +20,9 @@ fn nobody_gets_out(scenario: Scenario, expected: impl Fn(&Attempt) -> Shut) {
     if left_out_without_root("the ways out") {
         return;
     }
+    // One after the other: each makes many attempts at once, and some are a matter of time.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let wrong = differences_shut(&scenario, &wanted(), expected);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -28,27 +32,30 @@ fn root_gets_out_of_guarded_only_where_the_table_says_why() {
     nobody_gets_out(Scenario::new(GUARDED), |attempt| attempt.guarded);
 }
 
+/// Tine as well is the ordinary user here: it has no privilege that could keep its children from it.
 #[test]
 fn an_ordinary_user_gets_out_of_guarded_only_where_the_table_says_why() {
-    nobody_gets_out(Scenario::new(GUARDED).by_nobody(), |attempt| attempt.guarded);
+    nobody_gets_out(Scenario::new(GUARDED).all_by_nobody(), |attempt| attempt.guarded);
 }
 
 #[test]
-fn root_gets_out_of_sealed_by_no_way() {
+fn root_gets_out_of_sealed_only_where_the_table_says_why() {
     nobody_gets_out(Scenario::new(SEALED), |attempt| attempt.sealed);
 }
 
 #[test]
-fn an_ordinary_user_gets_out_of_sealed_by_no_way() {
-    nobody_gets_out(Scenario::new(SEALED).by_nobody(), |attempt| attempt.sealed);
+fn an_ordinary_user_gets_out_of_sealed_only_where_the_table_says_why() {
+    nobody_gets_out(Scenario::new(SEALED).all_by_nobody(), |attempt| attempt.sealed_alike);
 }
 
-/// Nothing given is nothing taken away: the same ways lead out of `none` as out of a server that was told nothing.
+/// What is read under `guarded` because nothing was named is not read when something else was.
 #[test]
-fn root_gets_out_of_none_by_each_way() {
+fn nothing_is_read_but_what_was_named_when_something_was() {
     if left_out_without_root("the ways out") {
         return;
     }
-    let wrong = jailbreak::differences_open(&Scenario::new(&["--confine", "none"]), &wanted());
+    let reading: Vec<Attempt> = wanted().into_iter().filter(Attempt::is_reading).collect();
+    let scenario = Scenario::new(&[GUARDED, &["{seen}"]].concat());
+    let wrong = differences_shut(&scenario, &reading, |_| Shut::Blocked);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -38,8 +38,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// All layers, each of which is tried alone.
-const LAYERS: [&str; 13] = [
+/// All layers, and the limits of `sealed`, each of which is tried alone.
+const LAYERS: [&str; 14] = [
     "privileges",
     "files",
     "network",
@@ -53,6 +53,7 @@ const LAYERS: [&str; 13] = [
     "uts",
     "cgroup",
     "identity",
+    "limits",
 ];
 
 /// The attempts whose names begin so.
@@ -68,15 +69,32 @@ struct Column {
     flags: Vec<String>,
 }
 
+/// The parts of a profile that comes with tine which begin so, each with its lines.
+fn blocks(profile: &str, begin: &str) -> Vec<String> {
+    let path = format!("{}/../tine-confine/profiles/{profile}.toml", env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"));
+    let all = text.split("\n\n").filter(|block| block.starts_with(begin));
+    all.map(|block| format!("{block}\n")).collect()
+}
+
 fn columns(folder: &Folder) -> Vec<Column> {
     let owned = |flags: &[&str]| flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let (denials, limits) = (blocks("guarded", "[[deny]]"), blocks("sealed", "[[limit]]"));
+    let (of_own_users, limits): (Vec<_>, Vec<_>) =
+        limits.into_iter().partition(|limit| limit.contains("only = \"identity\""));
     let alone = |layer: &'static str| {
         let profile = folder.file(&format!("{layer}.toml"));
-        let text = format!("[[layer]]\nlayer = \"{layer}\"\nreason = \"to see what it does alone\"\n");
-        fs::write(&profile, text).expect("a folder of our own");
-        // The program of a client is all that is opened, where a layer closes files.
+        let head = "about = \"to see what it does alone\"\n";
+        let line = format!("[[layer]]\nlayer = \"{layer}\"\nreason = \"to see what it does alone\"\n");
+        let text = match layer {
+            "calls" => line + &denials.concat(),
+            "identity" => line + &of_own_users.concat(),
+            "limits" => limits.concat(),
+            _ => line,
+        };
+        fs::write(&profile, format!("name = \"{layer}\"\n{head}{text}")).expect("a folder of our own");
         let path = profile.display().to_string();
-        Column { name: layer, flags: owned(&["--confine", &path, "--read", "{program}"]) }
+        Column { name: layer, flags: owned(&["--confine", &path, "{seen}"]) }
     };
     let mut columns = vec![Column { name: "none", flags: owned(&["--confine", "none"]) }];
     columns.extend(LAYERS.map(alone));
@@ -127,17 +145,21 @@ fn table(heading: &str, user: fn(Scenario) -> Scenario, folder: &Folder, only: &
 
 /// What may be open all the same, and why; what is void on some kernels.
 fn reasons() -> String {
-    let mut text = String::from("## What is open on purpose\n\n| way | guarded | sealed |\n|---|---|---|\n");
+    let mut text = String::from(
+        "## What is open on purpose\n\n| way | guarded | sealed, a user for each child | sealed, one user |\n\
+         |---|---|---|---|\n",
+    );
     let why = |shut: Shut| match shut {
         Shut::Blocked => "shut".to_owned(),
         Shut::May(why) => why.to_owned(),
     };
     for attempt in attempts() {
-        if matches!((attempt.guarded, attempt.sealed), (Shut::Blocked, Shut::Blocked)) {
+        let all = [attempt.guarded, attempt.sealed, attempt.sealed_alike];
+        if all.iter().all(|shut| matches!(shut, Shut::Blocked)) {
             continue;
         }
-        let (guarded, sealed) = (why(attempt.guarded), why(attempt.sealed));
-        writeln!(text, "| {} | {guarded} | {sealed} |", attempt.name).expect("text can be written to");
+        writeln!(text, "| {} | {} |", attempt.name, all.map(why).join(" | "))
+            .expect("text can be written to");
     }
     text.push_str("\n## What needs no confinement to be shut, or is not there\n\n| way | why |\n|---|---|\n");
     for attempt in attempts() {

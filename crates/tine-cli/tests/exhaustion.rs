@@ -277,7 +277,8 @@ fn no_end_is_lost_of_children_that_end_before_the_master_knows_them() {
     // The child runs, and ends, while its parent is still in the call that makes it.
     let inject = "inject=clone,clone3,fork,vfork:delay_exit=20000";
     let options = ["-e", "trace=clone,clone3,fork,vfork", "-e", inject];
-    let server = traced(&folder.file("trace"), &options, &["127.0.0.1:0", "-v", "--confine", "none", "--", "true"]);
+    let server =
+        traced(&folder.file("trace"), &options, &["127.0.0.1:0", "-v", "--confine", "none", "--", "true"]);
     let clients: Vec<Stream> = (0..CLIENTS).map(|_| Stream::connect(server.addr(0)).unwrap()).collect();
     for client in &clients {
         assert_eq!(client.rest().unwrap(), b"");

@@ -16,7 +16,12 @@ const NOBODY: u32 = 65_534;
 
 /// What is said on both outputs, and the code.
 fn said(command: &mut Command) -> (String, String, Option<i32>) {
-    let output = command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null()).output().expect("tine can be run");
+    let output = command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .stdin(Stdio::null())
+        .output()
+        .expect("tine can be run");
     let text = |bytes| String::from_utf8(bytes).expect("it is text");
     (text(output.stdout), text(output.stderr), output.status.code())
 }
@@ -86,7 +91,11 @@ fn mistakes_are_told_in_the_words_that_serve_has() {
 
 #[test]
 fn an_address_and_a_program_may_be_left_out() {
-    for args in [&["explain"][..], &["explain", "127.0.0.1:0"], &["explain", ":7000", "--confine", "none", "--", "cat"]] {
+    for args in [
+        &["explain"][..],
+        &["explain", "127.0.0.1:0"],
+        &["explain", ":7000", "--confine", "none", "--", "cat"],
+    ] {
         let (out, told, code) = tine(args);
         assert_eq!((told.as_str(), code), ("", Some(0)), "{args:?}");
         assert!(out.starts_with("Profile "), "{out}");
@@ -95,11 +104,26 @@ fn an_address_and_a_program_may_be_left_out() {
 
 #[test]
 fn the_steps_of_a_child_are_those_of_the_contract_in_their_order() {
-    let args = ["explain", "--json", "--confine", "none", "--umask", "027", "--rlimit", "nofile=64", "--pids", "9", "--", "cat"];
+    let args = [
+        "explain",
+        "--json",
+        "--confine",
+        "none",
+        "--umask",
+        "027",
+        "--rlimit",
+        "nofile=64",
+        "--pids",
+        "9",
+        "--",
+        "cat",
+    ];
     let (told, code) = json(&args);
     assert_eq!(code, Some(0));
-    let steps: Vec<_> = told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
-    let contract = ["tree", "session", "descriptors", "limits", "identity", "directory", "umask", "signals", "exec"];
+    let steps: Vec<_> =
+        told["steps"].as_array().unwrap().iter().map(|step| step["step"].as_str().unwrap()).collect();
+    let contract =
+        ["tree", "session", "descriptors", "limits", "identity", "directory", "umask", "signals", "exec"];
     assert_eq!(steps, contract);
     let step = |name: &str| &told["steps"][contract.iter().position(|other| *other == name).unwrap()];
     assert_eq!(step("umask")["what"], "027");
@@ -119,7 +143,17 @@ fn an_ordinary_user_is_told_what_another_one_would_have() {
     if is_root() {
         tine.uid(NOBODY).gid(NOBODY);
     }
-    let (out, told, code) = said(tine.args(["explain", "--confine", "sealed", "--confine-missing", "warn", "--user", "0:0", "--", "cat"]));
+    let (out, told, code) = said(tine.args([
+        "explain",
+        "--confine",
+        "sealed",
+        "--confine-missing",
+        "warn",
+        "--user",
+        "0:0",
+        "--",
+        "cat",
+    ]));
     assert_eq!((told.as_str(), code), ("", Some(0)));
     assert!(out.contains("identity: user 0, group 0"), "{out}");
     assert!(out.contains("needs root: start tine as root"), "{out}");

@@ -397,7 +397,8 @@ fn what_was_started_before_in_the_servers_place_is_moved_with_it_and_back() {
     let before = ["sh", "-c", "sleep 1000 >/dev/null 2>&1 & exec \"$@\"", "sh"];
     let server = unit.serve(&before, &["--pids", "8"], SHELL);
     // The template is a child of the server's too.
-    let is_sleep = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep");
+    let is_sleep =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "sleep");
     let own: Vec<_> = children(server.pid()).into_iter().filter(is_sleep).collect();
     assert_eq!(own.len(), 1, "{own:?}");
     let (sleep, name) = (own[0].to_string(), group(&server.pid().to_string()));
@@ -471,7 +472,11 @@ const LEARNED: [(u32, &str); 4] = [
 
 /// The ABI that the doctor has found. Debian 12's kernel has 2; another one may have been booted.
 fn abi(told: &str) -> u32 {
-    let number = told.split("Landlock ABI ").nth(1).and_then(|rest| rest.split(' ').next()).and_then(|word| word.parse().ok());
+    let number = told
+        .split("Landlock ABI ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next())
+        .and_then(|word| word.parse().ok());
     let abi = number.unwrap_or_else(|| panic!("no ABI in: {told}"));
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
     assert!(!release.starts_with("6.1.") || abi == 2, "{release}: ABI {abi}");
@@ -510,7 +515,11 @@ fn the_plan_is_told_with_what_this_kernel_does_not_enforce() {
     let abi = abi(&in_one_line(&tine(&["doctor"])));
     let begins = "rules: no TCP port is bound to, and none but these connected to, at any host";
     let rest = &told[told.find(begins).unwrap_or_else(|| panic!("{told}"))..];
-    assert_eq!(rest.contains("enforced not at all: children can connect to every TCP port"), abi < 4, "{told}");
+    assert_eq!(
+        rest.contains("enforced not at all: children can connect to every TCP port"),
+        abi < 4,
+        "{told}"
+    );
     assert!(told.contains("5432: connect") && told.ends_with("-> Some(0)"), "{told}");
 }
 
@@ -528,7 +537,11 @@ fn guarded_is_the_default_and_its_misses_are_in_the_log() {
         assert_eq!((count("network"), count("scope")), (older(4), older(6)), "{missing:?}");
         let orders = "cat /proc/sys/kernel/ostype\n(echo x >/tmp/written) 2>/dev/null || echo unwritten\nunshare -U echo no 2>/dev/null || echo refused\n";
         let (answer, end) = order(&server, orders);
-        assert_eq!((answer.as_str(), value(&end, "exit")), ("Linux\nunwritten\nrefused\n", Some("0")), "{end}");
+        assert_eq!(
+            (answer.as_str(), value(&end, "exit")),
+            ("Linux\nunwritten\nrefused\n", Some("0")),
+            "{end}"
+        );
         // Both are told the same.
         missing.iter().filter(|_| before.is_empty()).for_each(|line| println!("note {line}"));
         stop(&server);

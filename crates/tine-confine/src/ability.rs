@@ -62,7 +62,8 @@ impl Abilities {
         let processes = if user_namespaces.is_ok() { namespace::try_processes() } else { Ok(()) };
         // Only a group that nobody else is in hands controllers down, but for the root of all.
         let hands_down = |found: &cgroup::Standing| found.delegated && (found.root || found.others == 0);
-        let controllers = cgroup::standing().ok().filter(hands_down).map_or(vec![], |found| found.controllers);
+        let controllers =
+            cgroup::standing().ok().filter(hands_down).map_or(vec![], |found| found.controllers);
         Abilities { landlock: landlock::abi(), filters, privileged, user_namespaces, processes, controllers }
     }
 
@@ -90,18 +91,44 @@ impl Abilities {
             );
         }
         let mut add = |layer, whole, what: &str, advice: &str| put(layer, (whole, whole), what, advice);
-        const LANDLOCK: &str = "a kernel with CONFIG_SECURITY_LANDLOCK that was started with landlock among its lsm= parameters";
+        const LANDLOCK: &str =
+            "a kernel with CONFIG_SECURITY_LANDLOCK that was started with landlock among its lsm= parameters";
         match self.landlock {
             0 => {
                 add(Layer::Files, true, "Landlock is not there: nothing keeps children from files", LANDLOCK);
-                add(Layer::Scope, true, "Landlock is not there: children can signal and trace each other", LANDLOCK);
+                add(
+                    Layer::Scope,
+                    true,
+                    "Landlock is not there: children can signal and trace each other",
+                    LANDLOCK,
+                );
             }
             abi => {
                 let olds = [
-                    (2, Layer::Files, "files cannot be moved from one directory into another, even where they may be written to", "Linux 5.19"),
-                    (3, Layer::Files, "files that may be read can be truncated by whoever owns them", "Linux 6.2"),
-                    (5, Layer::Files, "devices that may be opened can be given any command (ioctl)", "Linux 6.10"),
-                    (6, Layer::Scope, "children of one user, and tine if it is that user, can be sent signals", "Linux 6.12, or a user for each: --confine sealed as root"),
+                    (
+                        2,
+                        Layer::Files,
+                        "files cannot be moved from one directory into another, even where they may be written to",
+                        "Linux 5.19",
+                    ),
+                    (
+                        3,
+                        Layer::Files,
+                        "files that may be read can be truncated by whoever owns them",
+                        "Linux 6.2",
+                    ),
+                    (
+                        5,
+                        Layer::Files,
+                        "devices that may be opened can be given any command (ioctl)",
+                        "Linux 6.10",
+                    ),
+                    (
+                        6,
+                        Layer::Scope,
+                        "children of one user, and tine if it is that user, can be sent signals",
+                        "Linux 6.12, or a user for each: --confine sealed as root",
+                    ),
                 ];
                 for (since, layer, what, advice) in olds {
                     // Where no other process can be named there is nobody to send a signal to.
@@ -110,7 +137,12 @@ impl Abilities {
                     }
                 }
                 if abi < 4 && !opens.ports().1.is_empty() {
-                    add(Layer::Network, false, "children can connect to every TCP port, not only to those of --connect", "Linux 6.7");
+                    add(
+                        Layer::Network,
+                        false,
+                        "children can connect to every TCP port, not only to those of --connect",
+                        "Linux 6.7",
+                    );
                 }
             }
         }
@@ -120,9 +152,10 @@ impl Abilities {
             add(Layer::Network, true, "sockets cannot be refused", advice);
         }
         // Without privilege it is the user namespace that makes the others possible.
-        let first = [Layer::User, Layer::Pid, Layer::Mount, Layer::Net, Layer::Ipc, Layer::Uts, Layer::Cgroup]
-            .into_iter()
-            .find(|layer| profile.has(*layer));
+        let first =
+            [Layer::User, Layer::Pid, Layer::Mount, Layer::Net, Layer::Ipc, Layer::Uts, Layer::Cgroup]
+                .into_iter()
+                .find(|layer| profile.has(*layer));
         if let Some(layer) = first
             && let Err(why) = &self.user_namespaces
             && (layer == Layer::User || !self.privileged)

@@ -250,7 +250,8 @@ fn halve(calls: &[(u32, Vec<&Rule>)], program: &mut Vec<Instruction>) {
             let jump = program.len();
             program.push(say(0));
             halve(low, program);
-            program[jump] = Instruction { code: code::JUMP, jt: 0, jf: 0, k: (program.len() - jump - 1) as u32 };
+            program[jump] =
+                Instruction { code: code::JUMP, jt: 0, jf: 0, k: (program.len() - jump - 1) as u32 };
             halve(high, program);
         }
     }
@@ -301,7 +302,11 @@ impl fmt::Display for Wrong {
                 write!(f, "'{text}' is no number, and no name that is known: {}", known.join(", "))
             }
             Self::Condition(calls) => {
-                write!(f, "deny {}: an argument takes one of any, unless and bits, and they take an argument", calls.join(", "))
+                write!(
+                    f,
+                    "deny {}: an argument takes one of any, unless and bits, and they take an argument",
+                    calls.join(", ")
+                )
             }
         }
     }
@@ -320,7 +325,11 @@ mod tests {
             _ => {
                 let (argument, half) = ((at - 16) / 8, (at - 16) % 8);
                 let whole = arguments[argument as usize];
-                if (half == 0) == cfg!(target_endian = "little") { whole as u32 } else { (whole >> 32) as u32 }
+                if (half == 0) == cfg!(target_endian = "little") {
+                    whole as u32
+                } else {
+                    (whole >> 32) as u32
+                }
             }
         };
         let (mut at, mut accumulator) = (0, 0);
@@ -426,7 +435,11 @@ mod tests {
             for kind in [1, 2, 0x80001, 0x80002] {
                 for protocol in [0, 6, 0x106] {
                     let arguments = [family, kind, protocol, 0, 0, 0];
-                    assert_eq!(ask(&program, HERE, 41, arguments), meant(&rules, 41, arguments), "{arguments:x?}");
+                    assert_eq!(
+                        ask(&program, HERE, 41, arguments),
+                        meant(&rules, 41, arguments),
+                        "{arguments:x?}"
+                    );
                 }
             }
         }

@@ -63,8 +63,7 @@ impl Opens {
     /// Ports over which a right remains, and which rights over ports are given up at all.
     pub(crate) fn ports(&self) -> (u64, Vec<(u16, u64)>) {
         let all = self.connect.contains(&Connect::All);
-        let given_up =
-            if self.listen { 0 } else { ports::BIND } | if all { 0 } else { ports::CONNECT };
+        let given_up = if self.listen { 0 } else { ports::BIND } | if all { 0 } else { ports::CONNECT };
         let open = self.connect.iter().filter_map(|to| match to {
             Connect::Port(port) | Connect::Host(_, port) if !all => Some((*port, ports::CONNECT)),
             _ => None,

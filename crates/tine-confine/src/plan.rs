@@ -193,7 +193,8 @@ impl Plan {
         let mut limits = Vec::new();
         for (name, resource) in RESOURCES {
             let inherited = limit::get(resource);
-            let limit = self.limit(name, inherited, wear.has_own_users(), |asked| limit::may_set(resource, asked))?;
+            let limit =
+                self.limit(name, inherited, wear.has_own_users(), |asked| limit::may_set(resource, asked))?;
             // A master raises this one for itself: see `limit::raise_nofile`.
             if limit != inherited || resource == Resource::Nofile {
                 limits.push((resource, limit));
@@ -202,7 +203,16 @@ impl Plan {
         let signals = signal::changed().map_err(PlanError::Signals)?;
         // Somebody who is who we want already needs no privilege, and no call that takes it.
         let identity = self.identity.clone().filter(|_| root);
-        Ok(Prepared { identity, directory, umask: self.umask, limits, signals, wear, missing, profile: self.profile.name.clone() })
+        Ok(Prepared {
+            identity,
+            directory,
+            umask: self.umask,
+            limits,
+            signals,
+            wear,
+            missing,
+            profile: self.profile.name.clone(),
+        })
     }
 
     /// What of it cannot be had where this was found.
@@ -232,9 +242,12 @@ impl Plan {
                 _ => Ok(limit),
             };
         }
-        let profile = self.profile.limits.iter().rev().find(|limit| {
-            limit.resource == name && (limit.only != Some(Layer::Identity) || own_users)
-        });
+        let profile = self
+            .profile
+            .limits
+            .iter()
+            .rev()
+            .find(|limit| limit.resource == name && (limit.only != Some(Layer::Identity) || own_users));
         let contract = CONTRACT.iter().find(|limit| limit.resource == name);
         let ours = profile.map(|limit| (limit.soft, limit.hard));
         let (soft, hard) = ours.or(contract.map(|limit| (limit.soft, limit.hard))).unwrap_or((None, None));
@@ -299,7 +312,9 @@ impl fmt::Display for PlanError {
 impl error::Error for PlanError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
-            Self::Directory(_, why) | Self::Path(_, why) | Self::Groups(why) | Self::Signals(why) => Some(why),
+            Self::Directory(_, why) | Self::Path(_, why) | Self::Groups(why) | Self::Signals(why) => {
+                Some(why)
+            }
             Self::Group(why) => Some(why),
             _ => None,
         }

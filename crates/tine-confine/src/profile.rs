@@ -197,7 +197,10 @@ impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => {
-                write!(f, "no profile is called '{name}'; there are none, guarded and sealed, and a file of your own by its path, as in ./{name}.toml")
+                write!(
+                    f,
+                    "no profile is called '{name}'; there are none, guarded and sealed, and a file of your own by its path, as in ./{name}.toml"
+                )
             }
             Self::Read(why) => write!(f, "read the profile: {}", tine_os::plain(why)),
             Self::Form(why) => write!(f, "read the profile: {why}"),

@@ -18,8 +18,8 @@ use tine_os::seccomp::{self, Instruction};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
-use crate::opens::Connect;
 use crate::filter::{Denial, Is, Opening, Rule, Test, compile};
+use crate::opens::Connect;
 use crate::plan::{Plan, PlanError};
 use crate::profile::Layer;
 use crate::report::{Failure, Step};
@@ -88,8 +88,7 @@ const SYSTEM: [&str; 13] = [
 impl Wear {
     pub(crate) fn new(plan: &Plan, abilities: &Abilities, missing: &[Missing]) -> Result<Wear, PlanError> {
         let profile = &plan.profile;
-        let has =
-            |layer| profile.has(layer) && !missing.iter().any(|one| one.layer == layer && one.whole);
+        let has = |layer| profile.has(layer) && !missing.iter().any(|one| one.layer == layer && one.whole);
         let kinds = kinds(plan, abilities, &has);
         let own = plan.world.own.iter().filter_map(|layer| kind(*layer)).fold(Namespaces::NONE, |a, b| a | b);
         // A pid namespace cannot be shared by those who are not to see each other.
@@ -114,7 +113,8 @@ impl Wear {
         let plot = world.then(|| {
             let read = opens.read.iter().chain(&opens.exec).map(|path| (path.clone(), false));
             let write = opens.write.iter().map(|path| (path.clone(), true));
-            let programs = plan.programs.iter().flat_map(|path| [path.clone()].into_iter().chain(interpreters(path)));
+            let programs =
+                plan.programs.iter().flat_map(|path| [path.clone()].into_iter().chain(interpreters(path)));
             let programs = programs.filter(|path| !is_system(plan, path)).map(|path| (path, false));
             plan.world.plot(&read.chain(write).chain(programs).collect::<Vec<_>>(), processes)
         });
@@ -131,7 +131,8 @@ impl Wear {
         let about = about(plan, abilities, &has);
         let rules = rules(plan, &has, mount_own, own)?;
         let clone3 = seccomp::number("clone3");
-        let (late, others): (Vec<_>, Vec<_>) = rules.iter().cloned().partition(|rule| Some(rule.call) == clone3);
+        let (late, others): (Vec<_>, Vec<_>) =
+            rules.iter().cloned().partition(|rule| Some(rule.call) == clone3);
         let program = |rules: &[Rule]| compile(rules).filter(|_| !rules.is_empty()).unwrap_or_default();
         let (filter, filter_for_births, late) = (program(&rules), program(&others), program(&late));
         Ok(Wear {
@@ -290,10 +291,7 @@ fn kinds(plan: &Plan, abilities: &Abilities, has: &dyn Fn(Layer) -> bool) -> Nam
 fn ranges(plan: &Plan, privileged: bool, own_users: bool) -> (Vec<Range>, Vec<Range>) {
     let same = |id, count| Range { inside: id, outside: id, count };
     if !privileged {
-        return (
-            vec![same(identity::effective_uid(), 1)],
-            vec![same(identity::effective_gid(), 1)],
-        );
+        return (vec![same(identity::effective_uid(), 1)], vec![same(identity::effective_gid(), 1)]);
     }
     let (mut users, mut groups) = (vec![same(0, 1)], vec![same(0, 1)]);
     if own_users {
@@ -316,7 +314,8 @@ fn about(plan: &Plan, abilities: &Abilities, has: &dyn Fn(Layer) -> bool) -> Abo
     let ports = if has(Layer::Network) && abi >= 4 { plan.opens.ports().0 } else { 0 };
     let scopes = if has(Layer::Scope) && abi >= 6 {
         let connect = &plan.opens.connect;
-        let open = plan.answers_abstract || connect.contains(&Connect::All) || connect.contains(&Connect::Unix);
+        let open =
+            plan.answers_abstract || connect.contains(&Connect::All) || connect.contains(&Connect::Unix);
         scopes::SIGNALS | if open { 0 } else { scopes::ABSTRACT_SOCKETS }
     } else {
         0
@@ -425,10 +424,12 @@ fn rules(
             Some(Opening::Write) => opens.write.is_empty() && !mounts,
             None => true,
         };
-        rules.extend(plan.profile.denials.iter().filter(closed).flat_map(|denial| denial.rules(&opens.calls)));
+        rules
+            .extend(plan.profile.denials.iter().filter(closed).flat_map(|denial| denial.rules(&opens.calls)));
     }
     if has(Layer::Network) {
-        let is_open = |call| seccomp::name(call).is_some_and(|name| opens.calls.iter().any(|open| open == name));
+        let is_open =
+            |call| seccomp::name(call).is_some_and(|name| opens.calls.iter().any(|open| open == name));
         rules.extend(opens.sockets().into_iter().filter(|rule| !is_open(rule.call)));
     }
     // Two calls are needed for what each child has for itself, after the filter is on. Both take a capability that no child has when it

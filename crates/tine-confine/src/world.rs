@@ -139,7 +139,8 @@ impl World {
     /// Whether a path is in one of these.
     pub(crate) fn is_in_memory(&self, path: &Path) -> bool {
         let links = LINKS.iter().filter(|_| self.root.is_none());
-        let through = links.filter_map(|(at, to)| Some(Path::new(to).join(path.strip_prefix(at).ok()?))).next();
+        let through =
+            links.filter_map(|(at, to)| Some(Path::new(to).join(path.strip_prefix(at).ok()?))).next();
         let path = through.as_deref().unwrap_or(path);
         self.memories().iter().any(|memory| path.starts_with(&memory.at))
     }
@@ -151,7 +152,11 @@ impl World {
     ///
     /// `processes`: each child mounts a `/proc` of its own. Without privilege it may do so only where it sees one that nothing is hidden
     /// of; so the machine's lies there, and is covered by the child's.
-    pub(crate) fn plot(&self, files: &[(PathBuf, bool)], processes: bool) -> Result<Plot, (PathBuf, io::Error)> {
+    pub(crate) fn plot(
+        &self,
+        files: &[(PathBuf, bool)],
+        processes: bool,
+    ) -> Result<Plot, (PathBuf, io::Error)> {
         let mut pieces = Vec::new();
         let plain = Uses { write: false, devices: false, execute: true };
         match &self.root {

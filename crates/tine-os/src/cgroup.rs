@@ -648,7 +648,8 @@ pub fn standing() -> io::Result<Standing> {
         Ok::<Vec<_>, io::Error>(text.split_whitespace().map(str::to_owned).collect())
     };
     let may_write = |name: &str| {
-        rustix::fs::accessat(rustix::fs::CWD, path.join(name), rustix::fs::Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+        rustix::fs::accessat(rustix::fs::CWD, path.join(name), rustix::fs::Access::WRITE_OK, AtFlags::EACCESS)
+            .is_ok()
     };
     let delegated = ["", "cgroup.procs", "cgroup.subtree_control"].into_iter().all(may_write);
     let own = Pid::own().id().to_string();

@@ -62,7 +62,10 @@ pub fn file() -> io::Result<OwnedFd> {
         return Err(io::ErrorKind::WriteZero.into());
     }
     use rustix::fs::SealFlags;
-    rustix::fs::fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    rustix::fs::fcntl_add_seals(
+        &memory,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
     fd::duplicate_low(memory)
 }
 
@@ -113,10 +116,9 @@ fn image(code: &[u8]) -> Vec<u8> {
     const READ_EXECUTE: u32 = 5;
     const READ_WRITE: u32 = 6;
     let size = HEADERS + code.len() as u64;
-    for (kind, flags, words) in [
-        (LOAD, READ_EXECUTE, [0, BASE, BASE, size, size, 0x1000]),
-        (STACK, READ_WRITE, [0, 0, 0, 0, 0, 16]),
-    ] {
+    for (kind, flags, words) in
+        [(LOAD, READ_EXECUTE, [0, BASE, BASE, size, size, 0x1000]), (STACK, READ_WRITE, [0, 0, 0, 0, 0, 16])]
+    {
         put(&kind.to_le_bytes());
         put(&flags.to_le_bytes());
         for word in words {

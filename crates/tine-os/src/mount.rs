@@ -77,7 +77,8 @@ pub fn make_replaceable() -> io::Result<()> {
 fn is_first(mounts: &str) -> bool {
     let words = |line: &str| {
         let mut words = line.split(' ');
-        let (own, parent, at) = (words.next()?.to_owned(), words.next()?.to_owned(), words.nth(2)?.to_owned());
+        let (own, parent, at) =
+            (words.next()?.to_owned(), words.next()?.to_owned(), words.nth(2)?.to_owned());
         (at == "/").then_some((own, parent))
     };
     mounts.lines().filter_map(words).next_back().is_some_and(|(own, parent)| own == parent)
@@ -264,9 +265,8 @@ pub fn seal_root() -> io::Result<()> {
         Attributes { set: READ_ONLY | NO_SUID | NO_DEVICES, clear: 0, propagation: 0, userns: 0 };
     let (attributes, size) = (&raw const attributes, size_of::<Attributes>());
     // SAFETY: the path is a string with its NUL, `attributes` a live structure of `size` bytes (mount_setattr(2)).
-    let done = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, c"/".as_ptr(), 0, attributes, size)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, c"/".as_ptr(), 0, attributes, size) };
     check(done as libc::c_int).map(drop)
 }
 

@@ -107,7 +107,9 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
     let written = Asked::of_child(|| {
         let mut there = [0];
         match fd::read(&ready, &mut there)? {
-            1 if there == [1] => write(&who, "uid_map", &users).and_then(|()| write(&who, "gid_map", &groups)),
+            1 if there == [1] => {
+                write(&who, "uid_map", &users).and_then(|()| write(&who, "gid_map", &groups))
+            }
             // There is no namespace to say anything about.
             _ => Ok(()),
         }

@@ -441,7 +441,8 @@ impl Server {
         }
         // Where nobody asked for a waiting room, it is as large as there is room for.
         let held_most = queued + (allowed - needed).min((places - queued) as u64) as usize;
-        let reports = Reports::new(plan.own_namespaces().has(Namespaces::PID)).map_err(system("make a pipe for reports"))?;
+        let reports = Reports::new(plan.own_namespaces().has(Namespaces::PID))
+            .map_err(system("make a pipe for reports"))?;
         let null = fd::null().and_then(fd::duplicate_low).map_err(system("open /dev/null"))?;
         let log = fd::duplicate_low(std::io::stderr()).map_err(system("duplicate standard error"))?;
         // Whoever becomes another user could be traced by that user before it is a program, and the master's memory with it; and
@@ -470,7 +471,9 @@ impl Server {
             self.seat(crew, &mut events)?;
         }
         let init = (programs && plan.wants_init()).then(init::file).transpose();
-        let init = init.map_err(system("make an init for the children's pid namespaces (sysctl vm.memfd_noexec, or --init no)"))?;
+        let init = init.map_err(system(
+            "make an init for the children's pid namespaces (sysctl vm.memfd_noexec, or --init no)",
+        ))?;
         let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, init });
         let workplace = Workplace { desk, trees };
         let reread = self.rules_file.map(|path| reader(path, base));

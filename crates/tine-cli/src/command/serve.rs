@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use tine::admit::{Rule, Who};
 use tine::{
-    Balancers, Bind, DatagramMode, Error, Event, Group, Identity, Keep, Layer, Limit, Limits, Listen, Memory, OnFull, Opens,
-    Orphans, Plan, PlanError, Prefixes, Profile, Program, Rules, Server, Sockets, Stderr, Transport, WhenMissing,
-    World,
+    Balancers, Bind, DatagramMode, Error, Event, Group, Identity, Keep, Layer, Limit, Limits, Listen, Memory,
+    OnFull, Opens, Orphans, Plan, PlanError, Prefixes, Profile, Program, Rules, Server, Sockets, Stderr,
+    Transport, WhenMissing, World,
 };
 
 use crate::environ;
@@ -342,13 +342,18 @@ pub fn plan(flags: &Serve) -> Result<Plan, Failure> {
 /// What is wrong with a plan, in the words of the command line.
 pub fn wrong(flags: &Serve, why: PlanError) -> Failure {
     match why {
-        PlanError::Directory(path, why) => Failure::operator(format_args!("--chdir {}: {why}", path.display())),
+        PlanError::Directory(path, why) => {
+            Failure::operator(format_args!("--chdir {}: {why}", path.display()))
+        }
         why @ (PlanError::NotRoot(_) | PlanError::NotRootGroups(_)) => {
             Failure::operator(format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()))
         }
-        PlanError::Path(path, why) => {
-            Failure::operator(format_args!("{}: {}: {}", opener(flags, &path), path.display(), exit::Plain(why)))
-        }
+        PlanError::Path(path, why) => Failure::operator(format_args!(
+            "{}: {}: {}",
+            opener(flags, &path),
+            path.display(),
+            exit::Plain(why)
+        )),
         PlanError::Call(name) => {
             Failure::operator(format_args!("--syscall {name}: {}", PlanError::Call(name.clone())))
         }

@@ -19,10 +19,15 @@ static void s19_secret(void) { reads(given("secret"), "secret-text"); }
 static void s19_decoy(void) { reads(given("decoy"), "decoy-text"); }
 static void s19_other_tmp(void) { reads(given("victim-file"), "victim-text"); }
 
+// Where the secret is: what else is there may have been opened.
 static void s19_list(void) {
-    int fd = try("open", open(given("folder"), O_RDONLY | O_DIRECTORY));
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s", given("secret"));
+    *strrchr(path, '/') = 0;
+    int fd = try("open", open(path, O_RDONLY | O_DIRECTORY));
     long got = try("getdents64", syscall(SYS_getdents64, fd, bytes, sizeof bytes));
-    succeeded("%ld bytes of names", got);
+    if (!memmem(bytes, got, "secret", 7)) blocked_by("getdents64", "the secret is not listed");
+    succeeded("the secret is among %ld bytes of names", got);
 }
 
 static void s19_stat(void) {
@@ -158,7 +163,7 @@ static int dies(void *unused) {
     getrlimit(RLIMIT_CORE, &most);
     most.rlim_cur = most.rlim_max;
     setrlimit(RLIMIT_CORE, &most);
-    if (chdir(inside("folder", "cores")) < 0) return errno;
+    if (chdir(in_room("cores")) < 0) return errno;
     abort();
 }
 
@@ -169,7 +174,7 @@ static void s33_core(void) {
         is_void("cores of this machine do not go to the working directory but to %s", pattern);
     struct rlimit most;
     getrlimit(RLIMIT_CORE, &most);
-    mkdir(inside("folder", "cores"), 0700);
+    mkdir(in_room("cores"), 0700);
     int code = in_child(dies, NULL);
     if (code < 128) {
         errno = code;
@@ -177,11 +182,11 @@ static void s33_core(void) {
     }
     const char *names[] = {"cores/core", NULL};
     for (const char **name = names; *name; name++) {
-        int fd = open(inside("folder", *name), O_RDONLY);
+        int fd = open(in_room(*name), O_RDONLY);
         if (fd < 0) continue;
         static char core[1 << 22];
         ssize_t got = read(fd, core, sizeof core);
-        unlink(inside("folder", *name));
+        unlink(in_room(*name));
         if (got > 0 && holds(core, got, "token")) succeeded("what it had in memory is in a file");
     }
     char limit[64];

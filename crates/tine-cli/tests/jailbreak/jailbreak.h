@@ -82,6 +82,10 @@ size_t run_again(const char *path, const char *name, const char *more, char *out
 // A path in a folder that was given.
 const char *inside(const char *key, const char *name);
 
+// A path where files can be made: in the folder that was given, or in another that is known to hold them; in the first of them
+// when they can be made in none.
+const char *in_room(const char *name);
+
 // Writes over a text in place, as far as there is room: /proc/PID/environ and cmdline show this memory.
 void write_over(char *place, const char *text);
 

@@ -124,7 +124,27 @@ static _Noreturn void fill(int fd, long most, const char *what) {
     came_to(had / MIB, most / MIB, what, "write", error);
 }
 
-static void s24_memfd(void) { fill(try("memfd_create", memfd_create("bomb", 0)), SHARED, "MiB in a memfd"); }
+// Several, for there may be a bound to each.
+static void s24_memfd(void) {
+    static char piece[1 << 20];
+    memset(piece, 7, sizeof piece);
+    signal(SIGXFSZ, SIG_IGN);
+    double from = seconds();
+    long had;
+    int error = 0;
+    do {
+        int fds[SHARED / (32 * MIB)], count = 0;
+        for (had = 0; had < SHARED; had += MIB) {
+            if (had % (32 * MIB) == 0) fds[count++] = try("memfd_create", memfd_create("bomb", 0));
+            if (write(fds[count - 1], piece, sizeof piece) != sizeof piece) {
+                error = errno;
+                break;
+            }
+        }
+        while (count > 0) close(fds[--count]);
+    } while (seconds() - from < hold());
+    came_to(had / MIB, SHARED / MIB, "MiB in memfds", "write", error);
+}
 
 static void s24_dev_shm(void) {
     int fd = try("open", open("/dev/shm", O_TMPFILE | O_RDWR, 0600));
@@ -165,14 +185,19 @@ static void s24_pipes(void) {
     came_to(had >> 16, PIPES, "times 64 KiB in pipes", "pipe", error);
 }
 
-#define FLYING 256
+#define FLYING 1024
+
+static int pair(int ends[2]) {
+    if (!socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends)) return 0;
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends);
+}
 
 static void s24_in_flight(void) {
     int error = 0;
     long count = 0;
     double from = seconds();
     int ends[2];
-    try("socketpair", socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends));
+    try("socketpair", pair(ends));
     while (count < FLYING) {
         char room[CMSG_SPACE(sizeof(int) * 32)] = {0};
         struct iovec text = {"x", 1};
@@ -181,7 +206,7 @@ static void s24_in_flight(void) {
         *head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int) * 32), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
         for (int i = 0; i < 32; i++) memcpy(CMSG_DATA(head) + i * sizeof(int), &(int){1}, sizeof(int));
         if (sendmsg(ends[0], &message, 0) < 0) {
-            if (errno == EAGAIN && !socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends)) continue;
+            if (errno == EAGAIN && !pair(ends)) continue;
             error = errno;
             break;
         }
@@ -192,7 +217,7 @@ static void s24_in_flight(void) {
 }
 
 static void s24_page_cache(void) {
-    const char *path = inside("folder", "cached");
+    const char *path = in_room("cached");
     int fd = try("open", open(path, O_CREAT | O_RDWR, 0600));
     unlink(path);
     fill(fd, 64 * MIB, "MiB in the page cache");
@@ -291,22 +316,23 @@ static void s26_mlock(void) {
 // S27
 
 static void s27_disk(void) {
-    const char *path = inside("folder", "filled");
+    const char *path = in_room("filled");
     int fd = try("open", open(path, O_CREAT | O_RDWR, 0600));
     unlink(path);
     fill(fd, 64 * MIB, "MiB of disk");
 }
 
-#define INODES 1000
+#define INODES 5000
 
 static void s27_inodes(void) {
-    try("mkdir", mkdir(inside("folder", "many"), 0700));
-    char path[PATH_MAX];
+    char many[PATH_MAX], path[PATH_MAX + 32];
+    snprintf(many, sizeof many, "%s", in_room("many")); // once: later there may be no room
+    try("mkdir", mkdir(many, 0700));
     long count = 0;
     int error = 0;
     double from = seconds();
     for (; count < INODES; count++) {
-        snprintf(path, sizeof path, "%s/many/%ld", given("folder"), count);
+        snprintf(path, sizeof path, "%s/%ld", many, count);
         int fd = open(path, O_CREAT | O_WRONLY, 0600);
         if (fd < 0) {
             error = errno;
@@ -316,15 +342,15 @@ static void s27_inodes(void) {
     }
     linger(from);
     for (long i = 0; i < count; i++) {
-        snprintf(path, sizeof path, "%s/many/%ld", given("folder"), i);
+        snprintf(path, sizeof path, "%s/%ld", many, i);
         unlink(path);
     }
-    rmdir(inside("folder", "many"));
+    rmdir(many);
     came_to(count, INODES, "files", "open", error);
 }
 
 static void s27_sparse(void) {
-    const char *path = inside("folder", "sparse");
+    const char *path = in_room("sparse");
     signal(SIGXFSZ, SIG_IGN);
     int fd = try("open", open(path, O_CREAT | O_RDWR, 0600));
     unlink(path);
@@ -443,7 +469,7 @@ static void s28_signals(void) {
 
 static void s28_locks(void) {
     int fd = memfd_create("locks", 0);
-    if (fd < 0) fd = try("open", open(inside("folder", "locks"), O_CREAT | O_RDWR, 0600));
+    if (fd < 0) fd = try("open", open(in_room("locks"), O_CREAT | O_RDWR, 0600));
     long count = 0;
     int error = 0;
     for (; count < 2000; count++) {

@@ -77,13 +77,26 @@ pub struct Attempt {
     pub root: Open,
     pub nobody: Open,
     pub guarded: Shut,
+    /// With a user of each child's own, as where tine is root and names none.
     pub sealed: Shut,
+    /// With one user for all children.
+    pub sealed_alike: Shut,
 }
 
 impl Attempt {
     const fn new(name: &'static str) -> Attempt {
         let (way, proof, open, shut) = (Way::Client, Proof::Word, Open::Succeeds, Shut::Blocked);
-        Attempt { name, way, proof, flags: &[], root: open, nobody: open, guarded: shut, sealed: shut }
+        Attempt {
+            name,
+            way,
+            proof,
+            flags: &[],
+            root: open,
+            nobody: open,
+            guarded: shut,
+            sealed: shut,
+            sealed_alike: shut,
+        }
     }
 
     const fn proof(self, proof: Proof) -> Attempt {
@@ -123,28 +136,46 @@ impl Attempt {
         Attempt { nobody: Open::MayBeRefused(how), ..self }
     }
 
+    /// Whether `--read` closes it under `guarded`.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.guarded, Shut::May(READABLE))
+    }
+
     const fn guarded_may(self, why: &'static str) -> Attempt {
         Attempt { guarded: Shut::May(why), ..self }
     }
 
-    /// Under both profiles.
+    /// Where all children have one user, under both profiles.
+    const fn alike_may(self, why: &'static str) -> Attempt {
+        Attempt { guarded: Shut::May(why), sealed_alike: Shut::May(why), ..self }
+    }
+
+    /// Under both profiles, whoever they are.
     const fn may(self, why: &'static str) -> Attempt {
-        Attempt { guarded: Shut::May(why), sealed: Shut::May(why), ..self }
+        Attempt { sealed: Shut::May(why), ..self.alike_may(why) }
     }
 }
 
-/// Names and numbers of processes are what anybody can see on Unix.
-const PUBLIC: &str = "guarded has no pid namespace: names, arguments and numbers of processes are public";
-/// Landlock of guarded lets files be read.
-const READABLE: &str = "guarded lets the file system be read, as far as its modes do";
-/// What no call is kept from doing.
+// Why something may succeed.
+const PUBLIC: &str =
+    "guarded has no pid namespace: names, arguments and numbers of processes are what anybody may see";
+const READABLE: &str = "guarded lets be read what its user may read, until --read names what that is; root's programs are another user's with --user";
+const STAT: &str =
+    "Landlock keeps from what is in files, not from their names and sizes; sealed does not show them at all";
+const LOG: &str = "the log is a pipe, whose owner may open it anew; sealed has another user, and so has --user; --stderr null closes it";
+const LOGGED: &str = "standard error is the log, of which a client may fill as much as it likes; tine keeps no more than fits a pipe, and --stderr null closes it";
 const ENDS: &str = "it is the program's own affair, and ends with its connection";
-/// What limits in groups and not in calls.
-const MEASURED: &str =
-    "it is bounded, not forbidden; `cargo xtask escapes --neighbour` measures what a neighbour feels";
-/// Side channels.
 const CHANNEL: &str = "side channels are out of scope, and clocks read this counter";
-const NO_GROUP: &str = "the bound is a control group's, which guarded does not need";
+const PROCESSES: &str = "RLIMIT_NPROC counts all processes of a user: 64 where sealed has one for each child; --pids bounds it in any case, by control groups of version 2";
+const PROCESSOR: &str = "the kernel shares processors out, so a neighbour is slowed down and not stopped; --cpu bounds it, by control groups of version 2";
+const MEMORY: &str = "--memory bounds all that a connection has, by control groups of version 2; --rlimit as= and fsize= bound each process and each file only";
+const PIPES: &str = "fs.pipe-user-pages-soft bounds it for each user, at 64 MiB unless it was changed; --memory counts it, by control groups of version 2";
+const DESCRIPTORS: &str =
+    "RLIMIT_NOFILE bounds it: 4096 in the child contract, 256 in sealed; --rlimit nofile= makes it less";
+const QUEUED: &str = "RLIMIT_SIGPENDING bounds what a user has of them, so a lower one would be a neighbour's too; 1024 in sealed";
+const WATCHES: &str = "fs.inotify.max_user_instances bounds it for each user; sealed has one for each child where tine is root and --user names none";
+const LOCKS: &str = "no limit counts locks (setrlimit(2)); --memory does, by control groups of version 2";
+const ORPHAN: &str = "with --trees subreaper nothing but this signal ends it, and a fork is without it in any case; with control groups somebody waits for the master's death, and in sealed the first process of the namespace dies of it";
 const SEARCHED: &str = "nothing but 0, 1 and 2 is open in a child";
 
 /// All attempts, in the order of the catalogue.
@@ -304,7 +335,7 @@ pub fn attempts() -> Vec<Attempt> {
         a("S16.smc").may_be_void("AF_SMC"),
         a("S16.bluetooth").may_be_void("AF_BLUETOOTH"),
         a("S16.pppox").may_be_void("AF_PPPOX"),
-        a("S17.int80-open").may_be_void("32-bit calls").guarded_may(READABLE),
+        a("S17.int80-open").may_be_void("32-bit calls"),
         a("S17.int80-add-key").may_be_void("32-bit calls"),
         a("S17.int80-socket").may_be_void("32-bit calls"),
         a("S17.x32").may_be_void("x32 calls"),
@@ -317,8 +348,8 @@ pub fn attempts() -> Vec<Attempt> {
         a("S19.decoy").guarded_may(READABLE),
         a("S19.other-tmp"),
         a("S19.list").guarded_may(READABLE),
-        a("S19.stat").guarded_may(READABLE),
-        a("S19.log").as_root(),
+        a("S19.stat").guarded_may(STAT),
+        a("S19.log").as_root().guarded_may(LOG),
         a("S19.write"),
         a("S19.truncate"),
         a("S19.create"),
@@ -352,20 +383,20 @@ pub fn attempts() -> Vec<Attempt> {
         a("S22.mapping").contract("programs are executed: nothing of the master's memory is theirs"),
         a("S22.truncate").contract(SEARCHED),
         // S23 to S28: resources
-        a("S23.fork-bomb").guarded_may(NO_GROUP),
-        a("S23.fork-storm").may(MEASURED),
-        a("S24.memory").guarded_may(NO_GROUP),
-        a("S24.memfd").guarded_may(NO_GROUP),
+        a("S23.fork-bomb").alike_may(PROCESSES),
+        a("S23.fork-storm").may(PROCESSOR),
+        a("S24.memory").may(MEMORY),
+        a("S24.memfd").may(MEMORY),
         a("S24.dev-shm"),
-        a("S24.sysv").guarded_may(NO_GROUP),
-        a("S24.pipes").may(MEASURED),
-        a("S24.in-flight").may(MEASURED),
+        a("S24.sysv"),
+        a("S24.pipes").may(PIPES),
+        a("S24.in-flight").guarded_may(DESCRIPTORS),
         a("S24.page-cache"),
-        a("S25.descriptors"),
+        a("S25.descriptors").guarded_may(DESCRIPTORS),
         a("S25.raise-limit")
             .may_be_refused("it takes CAP_SYS_RESOURCE, which root may lack in a virtual machine"),
-        a("S26.spin").may(MEASURED),
-        a("S26.spins").may(MEASURED),
+        a("S26.spin").may(PROCESSOR),
+        a("S26.spins").may(PROCESSOR),
         a("S26.realtime").as_root(),
         a("S26.deadline").as_root(),
         a("S26.nice").as_root(),
@@ -374,28 +405,28 @@ pub fn attempts() -> Vec<Attempt> {
         a("S27.disk"),
         a("S27.inodes"),
         a("S27.sparse"),
-        a("S27.log").may("standard error is the log; --stderr null closes it"),
+        a("S27.log").may(LOGGED),
         a("S28.pty"),
         a("S28.keys"),
-        a("S28.inotify").may(MEASURED),
-        a("S28.mqueue").guarded_may("guarded has no ipc namespace"),
-        a("S28.sysv").guarded_may("guarded has no ipc namespace"),
-        a("S28.timers").may(MEASURED),
-        a("S28.signals").may(MEASURED),
-        a("S28.locks").may(MEASURED),
+        a("S28.inotify").may(WATCHES),
+        a("S28.mqueue"),
+        a("S28.sysv"),
+        a("S28.timers").guarded_may(QUEUED),
+        a("S28.signals").guarded_may(QUEUED),
+        a("S28.locks").may(LOCKS),
         // S29, S30, S32: what stays
-        a("S29.shm").way(Way::TwoClients).guarded_may("guarded has no ipc namespace"),
-        a("S29.msg").way(Way::TwoClients).guarded_may("guarded has no ipc namespace"),
-        a("S29.sem").way(Way::TwoClients).guarded_may("guarded has no ipc namespace"),
-        a("S29.mqueue").way(Way::TwoClients).guarded_may("guarded has no ipc namespace"),
+        a("S29.shm").way(Way::TwoClients),
+        a("S29.msg").way(Way::TwoClients),
+        a("S29.sem").way(Way::TwoClients),
+        a("S29.mqueue").way(Way::TwoClients),
         a("S29.tmp").way(Way::TwoClients),
         a("S29.var-tmp").way(Way::TwoClients),
         a("S29.dev-shm").way(Way::TwoClients),
         a("S29.key").way(Way::TwoClients),
-        a("S29.host-shm").way(Way::OutsideFirst).guarded_may("guarded has no ipc namespace"),
-        a("S29.host-msg").way(Way::OutsideFirst).guarded_may("guarded has no ipc namespace"),
-        a("S29.host-sem").way(Way::OutsideFirst).guarded_may("guarded has no ipc namespace"),
-        a("S29.host-mqueue").way(Way::OutsideFirst).guarded_may("guarded has no ipc namespace"),
+        a("S29.host-shm").way(Way::OutsideFirst),
+        a("S29.host-msg").way(Way::OutsideFirst),
+        a("S29.host-sem").way(Way::OutsideFirst),
+        a("S29.host-mqueue").way(Way::OutsideFirst),
         a("S30.daemon").proof(Outlives).contract(ENDS),
         a("S30.deaf").proof(Outlives).contract(ENDS),
         a("S30.stopped").proof(Outlives).contract(ENDS),
@@ -408,8 +439,10 @@ pub fn attempts() -> Vec<Attempt> {
         a("S31.own-supervisor"),
         a("S31.changing-path").guarded_may(READABLE),
         a("S32.subreaper").proof(Outlives).contract(ENDS),
-        // With control groups there is a process that waits for the master's death, and kills all that is in them.
-        a("S32.pdeathsig").proof(OutlivesMaster).flags(&["--orphans", "die", "--trees", "subreaper"]),
+        a("S32.pdeathsig")
+            .proof(OutlivesMaster)
+            .flags(&["--orphans", "die", "--trees", "subreaper"])
+            .guarded_may(ORPHAN),
         a("S33.core").contract(
             "a limit of one byte, which stops files and pipes: nothing of a program's memory is dumped",
         ),

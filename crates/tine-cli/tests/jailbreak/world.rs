@@ -28,6 +28,10 @@ pub const NOBODY: u32 = 65534;
 
 const PLANTED: &str = "crates/tine-cli/tests/jailbreak";
 
+/// What of it a child is shown that sees nothing else of the machine's: all but the secret and the decoy.
+pub const SEEN: [&str; 9] =
+    ["jailbreak", "copy", "suid", "filecaps", "audit.so", "allowed", "service", "open", "scratch"];
+
 /// The program, compiled once for this run; and the library for LD_AUDIT beside it.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
@@ -71,7 +75,8 @@ impl World {
     ///
     /// The threads that serve wait for clients until this process ends.
     pub fn new(user: u32) -> World {
-        let (folder, word) = (Folder::new(), token());
+        // Not in /tmp: a child that has one of its own sees nothing of it.
+        let (folder, word) = (Folder::below(Path::new(env!("CARGO_TARGET_TMPDIR"))), token());
         let secret = format!("secret-{word}");
         let plant = |name: &str, text: &str, mode: u32| {
             fs::write(folder.file(name), text).expect("a folder of our own");

@@ -83,7 +83,9 @@ pub fn child(keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
 
 /// As [`child`], born in a control group.
 pub fn child_in(group: Option<Leaf>, keep: &[&dyn AsRawFd], what: impl FnOnce() -> u8) -> Pid {
-    let forked = group.as_ref().map_or_else(fork, |group| fork::fork_with(With { group: Some(group.as_fd()), ..With::default() }));
+    let forked = group
+        .as_ref()
+        .map_or_else(fork, |group| fork::fork_with(With { group: Some(group.as_fd()), ..With::default() }));
     match forked.expect("a fork") {
         Forked::Child => {
             let status = catch_unwind(AssertUnwindSafe(|| {

@@ -62,11 +62,7 @@ pub(crate) const SETUP_FAILED: u8 = 111;
 ///
 /// # Errors
 /// What the kernel says: EAGAIN or ENOMEM.
-pub(crate) fn fork(
-    desk: &Desk,
-    with: With<'_>,
-    task: impl FnOnce(&Desk) -> Failure,
-) -> io::Result<Pid> {
+pub(crate) fn fork(desk: &Desk, with: With<'_>, task: impl FnOnce(&Desk) -> Failure) -> io::Result<Pid> {
     // What stands in our buffer would otherwise be written by the child as well. Nobody reads it: nothing to do.
     let _ = apart::outside(|| io::stdout().flush());
     let forked = if with.is_nothing() { tine_os::fork() } else { tine_os::fork::fork_with(with) };

@@ -89,7 +89,10 @@ impl Reports {
 
     /// The descriptors that a child needs until it has started.
     pub(crate) fn child_ends(&self) -> impl Iterator<Item = RawFd> {
-        [Some(&self.write), Some(&self.write_later), self.proc.as_ref()].into_iter().flatten().map(AsRawFd::as_raw_fd)
+        [Some(&self.write), Some(&self.write_later), self.proc.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsRawFd::as_raw_fd)
     }
 
     /// In a child. A full pipe loses the report; that a set-up failed, the exit status still tells.

@@ -95,7 +95,9 @@ impl<H: Handler> Service for HandlerService<H> {
     ) -> Failure {
         let fds = [desk.null.as_fd(), desk.log(), desk.log(), client];
         let line = birth.line.as_ref().map(|line| [line.as_fd(), client]);
-        if let Err(failure) = desk.begin((birth.inherits, birth.slot), &fds, line.as_ref().map_or(&[], |both| both)) {
+        if let Err(failure) =
+            desk.begin((birth.inherits, birth.slot), &fds, line.as_ref().map_or(&[], |both| both))
+        {
             return failure;
         }
         let mut header = None;
@@ -246,7 +248,9 @@ impl Become<'_> {
 /// What such a child does; it comes back only with the status of one that could not become its program. It shares the master's
 /// memory, and asks for none.
 pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
-    let Some(Start { desk, inherits, slot, argv, environ, places, born }) = start else { return SETUP_FAILED };
+    let Some(Start { desk, inherits, slot, argv, environ, places, born }) = start else {
+        return SETUP_FAILED;
+    };
     let (fds, count) = places.of(desk, client);
     let failure = match desk.begin((*inherits, *slot), &fds[..count], &[]) {
         Err(failure) => failure,

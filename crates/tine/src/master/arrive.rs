@@ -419,12 +419,15 @@ impl Master {
                 let fds = &both[..1 + usize::from(theirs.is_some())];
                 template.order(order, Particulars { slot, inherits, born }, fds, group).map(|()| None)
             }
-            (Some(cot), None) => cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start).map(Some),
+            (Some(cot), None) => {
+                cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start).map(Some)
+            }
             (None, None) => {
                 let (peer, local) = apart::outside(|| (told.peer.clone(), told.local.clone()));
                 let mut birth = Birth { peer, local, inherits, slot, line: theirs, born };
                 let task = |desk: &Desk| service.serve(desk, &place, client.as_fd(), &mut birth);
-                fork(desk, With { group, ..With::default() }, task).map(|pid| Some(Newborn { pid, pidfd: None }))
+                fork(desk, With { group, ..With::default() }, task)
+                    .map(|pid| Some(Newborn { pid, pidfd: None }))
             }
         };
         match forked {
@@ -489,8 +492,10 @@ impl Master {
 
     /// A template that did not answer is not asked again: another one takes its place.
     fn doubt_template(&mut self, why: &io::Error) {
-        if matches!(why.kind(), io::ErrorKind::TimedOut | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
-        {
+        if matches!(
+            why.kind(),
+            io::ErrorKind::TimedOut | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+        ) {
             self.dismiss_template();
         }
     }

@@ -88,7 +88,10 @@ impl Master {
             self.template = None;
             let how = reap::outcome(ended, None, Duration::ZERO).how;
             let error = io::Error::other(format!("it ended: {how}"));
-            return (self.events)(&Event::Odd { what: "keep a template (another takes its place)", error: &error });
+            return (self.events)(&Event::Odd {
+                what: "keep a template (another takes its place)",
+                error: &error,
+            });
         }
         if let Some(place) = self.spares.as_mut().and_then(|spares| spares.ended(pid)) {
             return self.spare_ended(pid, ended, place, now);
@@ -169,7 +172,13 @@ impl Master {
     }
 
     /// A child has ended before it had a client.
-    fn spare_ended(&mut self, pid: Pid, ended: Ended, (branch, slot, sent): (Branch, u32, bool), now: Instant) {
+    fn spare_ended(
+        &mut self,
+        pid: Pid,
+        ended: Ended,
+        (branch, slot, sent): (Branch, u32, bool),
+        now: Instant,
+    ) {
         self.slots.give_back(slot);
         self.collect_reports();
         let kept = self.workplace.trees.ended(branch, true, now);

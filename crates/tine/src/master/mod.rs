@@ -10,8 +10,8 @@ mod leave;
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 use std::io;
-use std::rc::Rc;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tine_confine::Failure;
@@ -33,12 +33,12 @@ use crate::life::bind::{Arrival, Listener, Role};
 use crate::life::end::{Deadlines, Ends};
 use crate::life::fork::Workplace;
 use crate::life::serve::{Service, Start};
+use crate::life::slot::Slots;
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::arrive::Given;
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::spare::{Parked, Spare};
-use crate::life::slot::Slots;
 use crate::mode::stock::Spares;
 use crate::mode::template::{Template, Tools};
 use crate::mode::worker::Workers;
@@ -298,7 +298,8 @@ impl Master {
 
     /// Makes ready for clients of its own.
     fn open_post(&mut self, service: &mut dyn Service) -> Result<(), StartError> {
-        apart::outside(|| self.renew_template(service)).map_err(StartError::system("confine the children"))?;
+        apart::outside(|| self.renew_template(service))
+            .map_err(StartError::system("confine the children"))?;
         if self.ends.listens() || self.counts_silence() {
             let system = StartError::system("ask the kernel about connections (sock_diag)");
             self.diags = self.listeners.iter().map(diag).collect::<io::Result<_>>().map_err(system)?;

@@ -181,7 +181,10 @@ impl Template {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the template does not answer; has somebody stopped it?"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the template does not answer; has somebody stopped it?",
+                ));
             }
             match pass::receive_within(&self.line, words, left) {
                 Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
@@ -190,7 +193,12 @@ impl Template {
         }
     }
 
-    fn message(&self, order: Order<'_>, with: Particulars, group: bool) -> io::Result<([u8; LONGEST], usize)> {
+    fn message(
+        &self,
+        order: Order<'_>,
+        with: Particulars,
+        group: bool,
+    ) -> io::Result<([u8; LONGEST], usize)> {
         let mut bytes = [0; LONGEST];
         let (kind, number, signs, told) = match order {
             Order::Client { told, asks: None } => (CLIENT, 0, false, Some(told)),
@@ -253,11 +261,17 @@ impl Tools<'_> {
 
     /// Whether a child can enter what it is to enter: tried now, what does not work is told to the operator and not to a client.
     fn try_out(&self) -> Result<(), Failure> {
-        let (hear, tell) = fd::pipe().and_then(|(hear, tell)| Ok((hear, fd::duplicate_low(tell)?))).map_err(Step::Descriptors.failed())?;
+        let (hear, tell) = fd::pipe()
+            .and_then(|(hear, tell)| Ok((hear, fd::duplicate_low(tell)?)))
+            .map_err(Step::Descriptors.failed())?;
         let desk = self.desk;
         let with = With { namespaces: desk.plan.own_namespaces(), ..With::default() };
         let child = fork(desk, with, |desk| {
-            let failure = match desk.enter(0, &[desk.null.as_fd(), desk.null.as_fd(), desk.null.as_fd()], &[tell.as_fd()]) {
+            let failure = match desk.enter(
+                0,
+                &[desk.null.as_fd(), desk.null.as_fd(), desk.null.as_fd()],
+                &[tell.as_fd()],
+            ) {
                 Ok(()) => exit(0),
                 Err(failure) => failure,
             };
