@@ -10,6 +10,7 @@ use tine_os::{cgroup, identity, landlock, namespace};
 
 use crate::opens::{Connect, Opens};
 use crate::profile::{Layer, Profile};
+use crate::wear::{FIRST_USER, USERS};
 
 /// What was found.
 #[derive(Debug)]
@@ -55,7 +56,9 @@ impl Abilities {
     pub fn look() -> Abilities {
         let filters = seccomp::ARCHITECTURE.is_some() && seccomp::knows(answer::KILL);
         let may = |what| privilege::has(what).unwrap_or(false);
+        // Root of a user namespace in which the children's users are nobody is root in name.
         let privileged = identity::effective_uid() == 0
+            && namespace::maps(FIRST_USER, USERS)
             && [Capability::SysAdmin, Capability::SetUid, Capability::SetPcap].into_iter().all(may);
         let user_namespaces = namespace::try_user();
         // One question has one answer: without the first there cannot be the second.

@@ -61,9 +61,9 @@ pub(crate) struct Wear {
 
 /// Users of children, one for each slot, begin here: above all that useradd(8) and systemd give to anybody, and below where the kernel
 /// takes numbers for signed ones (systemd, docs/UIDS-GIDS).
-const FIRST_USER: u32 = 0x7000_0000;
+pub(crate) const FIRST_USER: u32 = 0x7000_0000;
 /// Twice as many as there can be processes: PID_MAX_LIMIT.
-const USERS: u32 = 1 << 23;
+pub(crate) const USERS: u32 = 1 << 23;
 
 /// Devices that everybody may use.
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];

@@ -7,7 +7,7 @@
 //! system call or two; it keeps nothing open but the way to report.
 //!
 //! Its environment begins with a note of ten letters: who it is where reports are read, and the descriptor that they go through
-//! ([`Note`]). That one is taken away; its arguments are the program's path and the program's own arguments.
+//! (`write_note`). That one is taken away; its arguments are the program's path and the program's own arguments.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};

@@ -120,6 +120,23 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
     unshared.and(written)
 }
 
+/// Whether all users, and groups, of so many numbers are somebody in this process's user namespace. In one that has been given a
+/// few only, root is root over those.
+pub fn maps(first: u32, count: u32) -> bool {
+    let covers = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut numbers = line.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
+            let (inside, outside, length) = (numbers.next(), numbers.next(), numbers.next());
+            let all = inside.zip(outside).zip(length);
+            all.is_some_and(|((inside, _), length)| {
+                inside <= first.into() && inside + length >= u64::from(first) + u64::from(count)
+            })
+        })
+    };
+    covers("/proc/self/uid_map") && covers("/proc/self/gid_map")
+}
+
 /// A child that was asked to do something. What came of it is told through a pipe: where this process was started with SIGCHLD
 /// ignored, nobody keeps the status of a child.
 struct Asked {

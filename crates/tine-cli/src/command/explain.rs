@@ -1,5 +1,5 @@
 //! `tine explain`: what a program would give up, step by step, without serving it. What a step is in words is the plan's affair
-//! ([`Plan::explain`]); here are the flags, the lines, and what only the server knows of a child.
+//! ([`tine::Plan::explain`]); here are the flags, the lines, and what only the server knows of a child.
 
 use std::fmt::Write as _;
 

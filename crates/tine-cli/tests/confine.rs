@@ -1,0 +1,202 @@
+//! Confinement as an operator meets it: what is in force, what is told when it cannot be, and the templates that children are born
+//! from. What a program can get out by is in `escape.rs` and `escape_confined.rs`.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use support::{count, left_out_without_root, need, send, value};
+use tine_testkit::server::{tine_command, until};
+use tine_testkit::{Baseline, Server, Signal, Stream, ask, binary, churn, templates};
+
+/// What a program prints of itself.
+fn told(server: &Server) -> String {
+    String::from_utf8(ask(server.addr(0), b"").expect("an answer")).expect("text")
+}
+
+#[test]
+fn programs_are_guarded_unless_something_else_is_asked_for() {
+    let status = ["--", "grep", "-E", "^(NoNewPrivs|Seccomp|CapEff):", "/proc/self/status"];
+    for (options, wanted) in [
+        (&[][..], "CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"),
+        (&["--confine", "guarded"], "CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"),
+        (&["--confine", "sealed"], "CapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n"),
+    ] {
+        let server = Server::tine(&[&["127.0.0.1:0"], options, &status].concat());
+        assert_eq!(told(&server), wanted, "{options:?}");
+        let name = options.last().unwrap_or(&"guarded");
+        server.wait_log(|line| line.starts_with("listen ") && value(line, "confine") == Some(name));
+        assert!(server.stop().success());
+    }
+    let server = Server::tine(&[&["127.0.0.1:0", "--confine", "none"][..], &status].concat());
+    assert!(told(&server).ends_with("NoNewPrivs:\t0\nSeccomp:\t0\n"));
+}
+
+#[test]
+fn a_template_that_is_killed_is_replaced_and_nobody_who_comes_after_notices() {
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--", "cat"]);
+    let baseline = Baseline::of(&server).by_kind();
+    let long = Stream::connect(server.addr(0)).unwrap();
+    for round in 1..=5 {
+        let before = templates(server.pid());
+        assert_eq!(before.len(), 1, "one template: {before:?}");
+        send(before[0], Signal::KILL);
+        // Its master has waited for it: so it knows.
+        let entry = format!("/proc/{}", before[0]);
+        until("it was noticed", || (!std::path::Path::new(&entry).exists()).then_some(()));
+        assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n", "round {round}");
+        until("there is another", || (templates(server.pid()) != before).then_some(()));
+    }
+    server.wait_log(|line| line.contains("keep a template (another takes its place)"));
+    drop(long);
+    server.quiescent(&baseline);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn templates_that_are_killed_under_load_cost_at_most_the_client_in_their_hands() {
+    const CLIENTS: u64 = 2_000;
+    const KILLS: usize = 10;
+    let server = Server::tine(&["127.0.0.1:0", "-c", "64", "-C", "64", "--", "cat"]);
+    let baseline = Baseline::of(&server).by_kind();
+    let churned = std::thread::scope(|scope| {
+        let load = scope.spawn(|| churn(&[server.addr(0)], CLIENTS, 4));
+        for _ in 0..KILLS {
+            let before = server.status().served;
+            let victim = until("there is a template", || templates(server.pid()).first().copied());
+            send(victim, Signal::KILL);
+            // So many are served by the next one, unless all have been.
+            until("it goes on", || {
+                let served = server.status().served;
+                (served > before + 20 || load.is_finished()).then_some(())
+            });
+        }
+        load.join().expect("the load ends")
+    });
+    assert!(churned.replies_ok + KILLS as u64 >= CLIENTS, "{churned:?}");
+    server.quiescent(&baseline);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_status_of_a_sealed_program_is_its_own_though_an_init_is_before_it() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let server = Server::tine(&[
+        "127.0.0.1:0",
+        "-v",
+        "--confine",
+        "sealed",
+        "--",
+        "sh",
+        "-c",
+        "read what; eval \"$what\"",
+    ]);
+    let baseline = Baseline::with(&server, {
+        let address = server.addr(0).to_owned();
+        move || ask(&address, b"exit 0\n").map(drop)
+    });
+    for (what, wanted) in [
+        ("exit 7", " exit=7 "),
+        ("exit 137", " exit=137 "),
+        ("kill -TERM $$", " signal=15 "),
+        ("kill -SEGV $$", " signal=11 "),
+        ("test $$ = 2 && test $PPID = 1 && exit 42", " exit=42 "),
+        // An orphan may finish, and its program's status is kept meanwhile.
+        ("(sleep 0.1; echo late) & exit 9", " exit=9 "),
+    ] {
+        let answer = ask(server.addr(0), format!("{what}\n").as_bytes()).unwrap();
+        assert_eq!(answer, if what.contains("late") { &b"late\n"[..] } else { b"" }, "{what}");
+        server.wait_log(|line| line.starts_with("end ") && line.contains(wanted));
+    }
+    server.quiescent(&baseline);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn sealed_programs_of_root_have_a_user_each_and_a_tmp_and_see_nobody() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let script = "id -u; ls /tmp; touch /tmp/here; ls -d /proc/[0-9]* | wc -l; cat";
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--confine", "sealed", "--", "sh", "-c", script]);
+    let clients: Vec<_> = (0..5).map(|_| Stream::connect(server.addr(0)).unwrap()).collect();
+    let mut users = BTreeSet::new();
+    for client in &clients {
+        let mut lines = String::new();
+        let mut byte = [0];
+        while lines.matches('\n').count() < 2 {
+            std::io::Read::read_exact(&mut &*client, &mut byte).unwrap();
+            lines.push(byte[0].into());
+        }
+        let mut lines = lines.lines();
+        let user: u32 = lines.next().unwrap().parse().unwrap();
+        assert!(user >= 0x7000_0000, "{user}");
+        assert!(users.insert(user), "{user} twice");
+        // Its init, its shell, and those that count: nobody else's file was in /tmp, or there would be a name here.
+        assert!(lines.next().unwrap().trim().parse::<u32>().unwrap() <= 5);
+    }
+    drop(clients);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn two_thousand_sealed_clients_leave_nothing_behind() {
+    const CLIENTS: u64 = 2_000;
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    for spares in [&[][..], &["--spare=2:8"]] {
+        let sealed = ["127.0.0.1:0", "-c", "64", "-C", "64", "--confine", "sealed"];
+        let server = Server::tine(&[&sealed, spares, &["--", "cat"]].concat());
+        let baseline = spares.is_empty().then(|| Baseline::of(&server).by_kind());
+        let churned = churn(&[server.addr(0)], CLIENTS, 4);
+        assert_eq!((churned.replies_ok, churned.errors.len()), (CLIENTS, 0), "{churned:?}");
+        if let Some(baseline) = baseline {
+            server.quiescent(&baseline);
+        }
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_of_namespaces_is_named_and_without_them_it_can_be_asked_for() {
+    need("unshare", "util-linux");
+    let none_left = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let within = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "sh", "-c", none_left, "sh"]).arg(binary("tine"));
+        command.args(tine_command(args).get_args());
+        command
+    };
+    let refused = within(&["127.0.0.1:0", "--confine", "sealed", "--", "cat"]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(111), "{said}");
+    assert!(said.contains("user.max_user_namespaces"), "{said}");
+    assert!(said.contains("--confine-missing warn"), "{said}");
+
+    let args = ["127.0.0.1:0", "--confine", "sealed", "--confine-missing", "warn", "--", "cat"];
+    let ready = tine_testkit::Ready::Ports(vec!["127.0.0.1:0".into()]);
+    let server = Server::start(within(&args), ready);
+    server.wait_log(|line| line.starts_with("confine layer=user "));
+    assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_program_that_may_not_be_read_by_its_user_is_told_with_its_step() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let folder = support::Folder::outside_tmp();
+    let program = folder.program("program", "#!/bin/sh\nexec cat\n");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let server = Server::tine(&["127.0.0.1:0", "--confine", "sealed", "--", &program]);
+    assert_eq!(ask(server.addr(0), b"").unwrap(), b"");
+    let line = server.wait_log(|line| line.contains(" setup="));
+    assert_eq!((value(&line, "setup"), value(&line, "error")), (Some("exec"), Some("Permission denied")));
+    assert_eq!(count(&server, |line| line.contains(" setup=")), 1);
+    assert!(server.stop().success());
+}
