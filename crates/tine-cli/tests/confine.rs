@@ -80,6 +80,20 @@ fn templates_that_are_killed_under_load_cost_at_most_the_client_in_their_hands()
 }
 
 #[test]
+fn a_template_that_was_stopped_is_replaced_and_others_are_served() {
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--", "cat"]);
+    assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
+    let stopped = templates(server.pid())[0];
+    send(stopped, Signal::STOP);
+    // Nobody knows whether it has given birth to this one's child.
+    let _ = ask(server.addr(0), b"lost\n");
+    server.wait_log(|line| line.contains("hear from a template (another takes its place)"));
+    assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
+    assert!(!templates(server.pid()).contains(&stopped));
+    assert!(server.stop().success());
+}
+
+#[test]
 fn the_status_of_a_sealed_program_is_its_own_though_an_init_is_before_it() {
     if left_out_without_root("programs with users of their own") {
         return;

@@ -422,3 +422,26 @@ fn spares_that_never_come_back_from_their_preparation_are_killed_when_they_are_t
     assert!(!server.log().contains("spare "), "they were sent away: {}", server.log());
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_handler_of_a_confined_server_is_confined_and_so_is_one_that_has_waited() {
+    for spares in [&[][..], &["spares=2"]] {
+        let told = |profile: &str| {
+            let confine = format!("confine={profile}");
+            let server = Server::example("probe", &[spares, &[&confine, "127.0.0.1:0"]].concat());
+            let text = String::from_utf8(ask(server.addr(0), b"").unwrap()).unwrap();
+            assert!(server.stop().success());
+            text
+        };
+        let has = |text: &str, line: &str| text.lines().any(|other| other == line);
+        let none = told("none");
+        assert!(has(&none, "no-new-privs 0") && has(&none, "seccomp 0"), "{none}");
+        for profile in ["guarded", "sealed"] {
+            let text = told(profile);
+            assert!(has(&text, "no-new-privs 1") && has(&text, "seccomp 2"), "{text}");
+            assert!(has(&text, "capabilities.eff 0000000000000000"), "{text}");
+            let visible = if profile == "sealed" { "parent invisible" } else { "parent visible" };
+            assert!(has(&text, visible), "{text}");
+        }
+    }
+}

@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 use tine::admit::Reason;
-use tine::{Event, Server, Spares, Status};
+use tine::{Event, Plan, Profile, Server, Spares, Status};
 
 #[global_allocator]
 static APART: tine::Apart = tine::Apart;
 
 /// The server that the arguments ask for: `[children=N] [per_source=N] [reserve=N] [patience=SECONDS] [workers=N]
-/// [spares=N[:MOST]] [age=SECONDS] [acceptors=N] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other
+/// [spares=N[:MOST]] [age=SECONDS] [acceptors=N] [confine=PROFILE] [quiet] [ready=no] ADDR...`. With `quiet`, connections are not told one by one. Other
 /// arguments of the form `name=value` are
 /// the fixture's own.
 ///
@@ -32,6 +32,10 @@ pub fn server() -> Result<Server, tine::Error> {
             ("spares", count) => {
                 let (least, most) = count.split_once(':').unwrap_or((count, count));
                 server.spares(Spares::new(number(least), number(most)).for_at_most(age))
+            }
+            ("confine", profile) => {
+                let profile = Profile::named(profile).unwrap_or_else(|why| panic!("{why}"));
+                server.confine(Plan { profile, ..Plan::default() })
             }
             ("acceptors", count) => server.acceptors(number(count)),
             ("quiet", _) => {

@@ -17,7 +17,7 @@ use crate::life::fork::{Birth, Desk, Workplace, fork};
 use crate::life::serve::{Place, Service, start};
 use crate::life::tree::Branch;
 use crate::mode::spare::{Handover, Spare};
-use crate::mode::template::{Order, Particulars};
+use crate::mode::template::{Order, Particulars, Template};
 use crate::peer::Peer;
 
 /// The child that a client was given.
@@ -261,6 +261,18 @@ impl Master {
                 None => Err(io::ErrorKind::BrokenPipe.into()),
             };
             let birth = match heard {
+                Ok(None)
+                    if self
+                        .unborn
+                        .front()
+                        .is_some_and(|(unborn, _)| unborn.born.elapsed() > Template::PATIENCE) =>
+                {
+                    let why = io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "it does not answer; has somebody stopped it?",
+                    );
+                    return self.lose_template(&why);
+                }
                 Ok(None) => return,
                 Ok(Some(birth)) => birth,
                 Err(why) => return self.lose_template(&why),

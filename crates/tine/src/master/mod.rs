@@ -542,6 +542,8 @@ impl Master {
         let late = self.admit.until().filter(|_| self.held.is_empty());
         let untold = self.crew.as_ref().is_some_and(Crew::must_send);
         let asking = (self.deaths.must_ask() || untold).then(|| now + ASKING);
+        // Whoever is asked for a child may have been stopped.
+        let unborn = self.unborn.front().map(|(unborn, _)| unborn.born + Template::PATIENCE + ASKING);
         let spares = self.spares.as_ref();
         let until = rests
             .into_iter()
@@ -550,6 +552,7 @@ impl Master {
             .chain(late)
             .chain(self.ends.until())
             .chain(self.drain.until())
+            .chain(unborn)
             .chain(asking)
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())

@@ -70,9 +70,6 @@ pub(crate) struct Particulars {
     pub born: Instant,
 }
 
-/// How long it may take to be born, or to begin as a template. It is a tenth of a millisecond.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// Kind, whether it inherits, whether there is a group, whether it tells of signs; slot; when, in nanoseconds; how many clients, or how
 /// long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
@@ -82,6 +79,9 @@ const ASKING: u8 = 1;
 const SPARE: u8 = 2;
 
 impl Template {
+    /// How long it may take to be born, or to begin as a template. It is a tenth of a millisecond.
+    pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
     /// Starts one, and waits until it wears what it is to wear.
     ///
     /// # Errors
@@ -177,7 +177,7 @@ impl Template {
     }
 
     fn hear(&self, words: &mut [u8]) -> io::Result<usize> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + Template::PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
