@@ -51,18 +51,32 @@ const PROC: &str = "a /proc of which nothing is covered (docker: --security-opt 
      Kubernetes: procMount: Unmasked, with hostUsers: false; systemd: ProtectKernelTunables=no, ProtectKernelLogs=no, ProtectProc=default), \
      or --own pid, which does without a /proc and a /tmp";
 
+/// Layers that are namespaces; the one that makes the others possible without privilege is the first.
+const KINDS: [Layer; 7] =
+    [Layer::User, Layer::Pid, Layer::Mount, Layer::Net, Layer::Ipc, Layer::Uts, Layer::Cgroup];
+
 impl Abilities {
     /// Looks. To learn of user namespaces a child is born that tries, where this process may fork.
     pub fn look() -> Abilities {
+        Abilities::look_at(true)
+    }
+
+    /// Looks at what a profile needs: for one without namespaces nobody is born.
+    pub(crate) fn look_for(profile: &Profile) -> Abilities {
+        Abilities::look_at(KINDS.into_iter().any(|layer| profile.has(layer)))
+    }
+
+    fn look_at(namespaces: bool) -> Abilities {
         let filters = seccomp::ARCHITECTURE.is_some() && seccomp::knows(answer::KILL);
         let may = |what| privilege::has(what).unwrap_or(false);
         // Root of a user namespace in which the children's users are nobody is root in name.
         let privileged = identity::effective_uid() == 0
             && namespace::maps(FIRST_USER, USERS)
             && [Capability::SysAdmin, Capability::SetUid, Capability::SetPcap].into_iter().all(may);
-        let user_namespaces = namespace::try_user();
+        let user_namespaces = if namespaces { namespace::try_user() } else { Ok(()) };
         // One question has one answer: without the first there cannot be the second.
-        let processes = if user_namespaces.is_ok() { namespace::try_processes() } else { Ok(()) };
+        let asks = namespaces && user_namespaces.is_ok();
+        let processes = if asks { namespace::try_processes() } else { Ok(()) };
         // Only a group that nobody else is in hands controllers down, but for the root of all.
         let hands_down = |found: &cgroup::Standing| found.delegated && (found.root || found.others == 0);
         let controllers =
@@ -155,10 +169,7 @@ impl Abilities {
             add(Layer::Network, true, "sockets cannot be refused", advice);
         }
         // Without privilege it is the user namespace that makes the others possible.
-        let first =
-            [Layer::User, Layer::Pid, Layer::Mount, Layer::Net, Layer::Ipc, Layer::Uts, Layer::Cgroup]
-                .into_iter()
-                .find(|layer| profile.has(*layer));
+        let first = KINDS.into_iter().find(|layer| profile.has(*layer));
         if let Some(layer) = first
             && let Err(why) = &self.user_namespaces
             && (layer == Layer::User || !self.privileged)

@@ -155,7 +155,7 @@ impl Plan {
     /// # Errors
     /// What a child would fail of later.
     pub fn prepare(&self) -> Result<Prepared, PlanError> {
-        self.prepare_for(&Abilities::look())
+        self.prepare_for(&Abilities::look_for(&self.profile))
     }
 
     /// As [`Plan::prepare`], where this is what was found.
