@@ -172,7 +172,7 @@ const MEMORY: &str = "--memory bounds all that a connection has, by control grou
 const PIPES: &str = "fs.pipe-user-pages-soft bounds it for each user, at 64 MiB unless it was changed; --memory counts it, by control groups of version 2";
 const DESCRIPTORS: &str =
     "RLIMIT_NOFILE bounds it: 4096 in the child contract, 256 in sealed; --rlimit nofile= makes it less";
-const QUEUED: &str = "RLIMIT_SIGPENDING bounds what a user has of them, so a lower one would be a neighbour's too; 1024 in sealed";
+const QUEUED: &str = "RLIMIT_SIGPENDING bounds what a user has of them, so a lower one would be a neighbour's too; 1024 in sealed where each child has a user of its own";
 const WATCHES: &str = "fs.inotify.max_user_instances bounds it for each user; sealed has one for each child where tine is root and --user names none";
 const LOCKS: &str = "no limit counts locks (setrlimit(2)); --memory does, by control groups of version 2";
 const ORPHAN: &str = "with --trees subreaper nothing but this signal ends it, and a fork is without it in any case; with control groups somebody waits for the master's death, and in sealed the first process of the namespace dies of it";
@@ -411,8 +411,8 @@ pub fn attempts() -> Vec<Attempt> {
         a("S28.inotify").may(WATCHES),
         a("S28.mqueue"),
         a("S28.sysv"),
-        a("S28.timers").guarded_may(QUEUED),
-        a("S28.signals").guarded_may(QUEUED),
+        a("S28.timers").alike_may(QUEUED),
+        a("S28.signals").alike_may(QUEUED),
         a("S28.locks").may(LOCKS),
         // S29, S30, S32: what stays
         a("S29.shm").way(Way::TwoClients),
