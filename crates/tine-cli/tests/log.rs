@@ -58,8 +58,8 @@ fn the_life_of_a_server_and_of_two_clients() {
     server.status();
     insta::with_settings!({ filters => NUMBERS }, {
         assert_snapshot!(ended(&server), @r"
-        listen tcp://127.0.0.1:PORT children=40 backlog=7 trees=BY
-        listen unix:/FOLDER/s children=40 backlog=9 trees=BY
+        listen tcp://127.0.0.1:PORT children=40 backlog=7 trees=BY confine=guarded
+        listen unix:/FOLDER/s children=40 backlog=9 trees=BY confine=guarded
         accept peer=127.0.0.1:PORT child=PID open=1/40
         end    child=PID exit=3 ms=N cpu_ms=N rss_kb=N user_us=N sys_us=N faults=N+N switches=N+N setup_us=N wait_ms=N
         accept peer=unix:uid=UID,pid=PID child=PID open=1/40
@@ -82,7 +82,7 @@ fn without_v_clients_are_not_told_but_for_those_whose_child_a_signal_ends() {
     }
     insta::with_settings!({ filters => NUMBERS }, {
         assert_snapshot!(without_status(&ended(&server)), @r"
-        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY
+        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY confine=guarded
         end    child=PID signal=11 ms=N cpu_ms=N rss_kb=N user_us=N sys_us=N faults=N+N switches=N+N setup_us=N wait_ms=N peer=127.0.0.1:PORT
         end    child=PID signal=9 ms=N cpu_ms=N rss_kb=N user_us=N sys_us=N faults=N+N switches=N+N setup_us=N wait_ms=N peer=127.0.0.1:PORT
         drain  open=0 seconds=30
@@ -116,7 +116,7 @@ fn a_program_that_cannot_start_is_told_once_with_step_and_reason() {
     assert_eq!(server.status().paused, 1, "the listener rests between them");
     insta::with_settings!({ filters => NUMBERS }, {
         assert_snapshot!(without_status(&ended(&server)), @r#"
-        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY
+        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY confine=guarded
         end    child=PID setup=exec error="No such file or directory" ms=N peer=127.0.0.1:PORT
         pause  listener=tcp://127.0.0.1:PORT reason="start a child: No such file or directory" ms=N
         drain  open=0 seconds=30
@@ -151,7 +151,7 @@ fn a_drain_is_told_with_each_of_its_steps() {
     assert_eq!(line, "up\n", "the program ignores SIGTERM by now");
     insta::with_settings!({ filters => NUMBERS }, {
         assert_snapshot!(ended(&server), @r"
-        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY
+        listen tcp://127.0.0.1:PORT children=256 backlog=4096 trees=BY confine=guarded
         drain  open=1 seconds=0
         signal sent=TERM open=1
         signal sent=KILL open=1
@@ -168,7 +168,7 @@ fn a_name_with_a_blank_is_quoted() {
     let server = Server::tine(&[&path, "--", "cat"]);
     insta::with_settings!({ filters => NUMBERS }, {
         assert_snapshot!(ended(&server), @r#"
-        listen "unix:/FOLDER/a b\n\"c\"" children=256 backlog=4096 trees=BY
+        listen "unix:/FOLDER/a b\n\"c\"" children=256 backlog=4096 trees=BY confine=guarded
         drain  open=0 seconds=30
         stop   served=0
         "#);
