@@ -133,7 +133,8 @@ fn httpd(folder: &Folder, files: u64) -> Server {
         fs::write(site.join(format!("{number}.bin")), bytes).unwrap();
     }
     let site = folder.text("site");
-    Server::tine(&["127.0.0.1:0", "-v", "--", "busybox", "httpd", "-i", "-h", &site])
+    // All come from one address, and may all be here at once.
+    Server::tine(&["127.0.0.1:0", "-v", "-C", "128", "--", "busybox", "httpd", "-i", "-h", &site])
 }
 
 #[test]
