@@ -270,7 +270,8 @@ fn rules_are_read_again_and_who_is_here_stays() {
         let mut client = Client::from(Ipv4Addr::new(127, 3, 0, 1), to, HELLO);
         client.hears(); // the word, which differs
         client.is_served_or_why()
-    });
+    })
+    .by_kind();
     let (one, two) = (Ipv4Addr::new(127, 1, 0, 1), Ipv4Addr::new(127, 2, 0, 1));
     let mut here = Client::from(one, to, "");
     assert_eq!(here.hears(), "old\n");
@@ -362,7 +363,7 @@ fn rules_that_are_read_again_and_again_leave_nothing_behind() {
     let to = server.socket(0);
     let served = move || Client::from(Ipv4Addr::LOCALHOST, to, HELLO).is_served_or_why();
     again(&folder, &server, lot(2).as_bytes()); // while rules are read there are both, and memory for both
-    let baseline = Baseline::with(&server, served);
+    let baseline = Baseline::with(&server, served).by_kind();
     for turn in 0..200u8 {
         let network = 1 + turn % 2;
         assert_eq!(again(&folder, &server, lot(network).as_bytes()), format!("reload rules={RULES}"));
@@ -376,7 +377,7 @@ fn rules_that_are_read_again_and_again_leave_nothing_behind() {
 #[test]
 fn a_listener_goes_on_while_rules_are_read() {
     let (folder, server) = with_rules("deny 127.2.0.0/16\n", &["-C", "256"], &["cat"]);
-    let baseline = Baseline::of(&server);
+    let baseline = Baseline::of(&server).by_kind();
     std::thread::scope(|scope| {
         let clients = scope.spawn(|| tine_testkit::churn(&[server.addr(0)], 500, 4));
         let mut turn = 0;

@@ -150,6 +150,14 @@ impl Desk {
         placed.map_err(Step::Descriptors.failed())
     }
 
+    /// In a child that has entered the plan and waits: what was needed for that is closed.
+    ///
+    /// # Errors
+    /// What close_range(2) says.
+    pub(crate) fn let_go(&self, placed: usize, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+        fd::close_from(placed as RawFd, sorted(&mut [RawFd::MAX; 8], self.child_ends(), kept))
+    }
+
     /// In a child that runs code of an author: the way to report is closed too, all but `kept`, and `exit(3)` runs nothing of
     /// the master's.
     ///

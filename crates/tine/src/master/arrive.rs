@@ -291,7 +291,9 @@ impl Master {
     /// A template did not answer: another one takes its place. The child that it had in hand may be there, and not known, and
     /// would share its client with another one; so that client is lost. The others it had not come to yet.
     fn lose_template(&mut self, why: &io::Error) {
-        self.dismiss_template();
+        if let Some(template) = self.template.take() {
+            template.dismiss();
+        }
         (self.events)(&Event::Odd { what: "hear from a template (another takes its place)", error: why });
         let now = Instant::now();
         for (number, (unborn, given)) in std::mem::take(&mut self.unborn).into_iter().enumerate() {

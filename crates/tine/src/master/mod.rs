@@ -55,6 +55,8 @@ pub(crate) struct Master {
     pub nursery: Option<Nursery<Option<Start>>>,
     /// The process that children are born from, where they are confined.
     pub template: Option<Template>,
+    /// Not before is another one tried, where one could not be started.
+    template_due: Instant,
     /// How many of its children may share its memory at once until they are programs.
     pub cots: usize,
     pub slots: Slots,
@@ -225,6 +227,7 @@ impl Master {
             workplace,
             nursery: None,
             template: None,
+            template_due: Instant::now(),
             cots: 0,
             slots: Slots::of_seat(0),
             spares: None,
@@ -337,8 +340,21 @@ impl Master {
         Ok(())
     }
 
-    /// It is not fit any more, or not needed.
+    /// Starts one where there is to be one and is none; whoever needs a child before that starts one too.
+    fn mend_template(&mut self, service: &mut dyn Service, now: Instant) {
+        let wanted = self.drain.is_serving() && self.template.is_none() && self.workplace.plan.confines();
+        if wanted
+            && self.template_due <= now
+            && let Err(error) = apart::outside(|| self.renew_template(service))
+        {
+            self.template_due = now + Duration::from_secs(1);
+            (self.events)(&Event::Odd { what: "start a template (it will be tried again)", error: &error });
+        }
+    }
+
+    /// It is not fit any more, or not needed. Those whom it was asked for are born first.
     pub(super) fn dismiss_template(&mut self) {
+        self.await_births();
         if let Some(template) = self.template.take() {
             template.dismiss();
         }
@@ -441,6 +457,7 @@ impl Master {
         self.look_after_crew(now);
         self.look_at_breakers(now);
         self.look_after_spares(now);
+        self.mend_template(service, now);
         let action = self.drain.tick(now);
         self.carry_out(action);
     }

@@ -237,6 +237,7 @@ impl Bed {
     /// The step that failed.
     pub(crate) fn enter(&self, desk: &Desk, fds: &[BorrowedFd<'_>]) -> Result<(), Failure> {
         desk.begin((self.inherits, self.slot), fds, &[self.line.as_fd()])?;
+        desk.let_go(fds.len(), &[self.line.as_fd()]).map_err(Step::Descriptors.failed())?;
         desk.reports.send(&Report::Ready(self.born.elapsed()));
         Ok(())
     }
