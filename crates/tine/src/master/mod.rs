@@ -465,7 +465,7 @@ impl Master {
     /// The end of a server that nobody is left in.
     pub(crate) fn close(&mut self) -> Status {
         self.guardian.dismiss();
-        self.dismiss_template();
+        self.template.take().into_iter().for_each(Template::end);
         if let Err(error) = self.workplace.trees.clear() {
             (self.events)(&Event::Odd { what: "remove the control groups", error: &error });
         }
@@ -482,7 +482,7 @@ impl Master {
     pub(crate) fn give_up(&mut self) {
         self.workers.kill();
         self.guardian.dismiss();
-        self.dismiss_template();
+        self.template.take().into_iter().for_each(Template::end);
         // It is being told already why the server does not start.
         let _ = self.workplace.trees.clear();
     }

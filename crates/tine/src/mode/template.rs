@@ -164,7 +164,15 @@ impl Template {
         self.hear_birth(true)?.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
     }
 
-    /// It is not needed any more, or not fit. Nobody is left when this returns.
+    /// It is not needed any more: it is gone, and was waited for, when this returns.
+    pub(crate) fn end(self) {
+        let pid = self.pid;
+        self.dismiss();
+        // If it was waited for before, that is what was wanted.
+        let _ = wait_blocking(pid);
+    }
+
+    /// It is not needed any more, or not fit; its death is heard of like any other.
     pub(crate) fn dismiss(self) {
         let Template { pid, line, .. } = self;
         drop(line);
