@@ -301,6 +301,8 @@ impl Master {
                 self.miscarry(unborn, &given, why);
             } else {
                 self.admit.leaves(unborn.ticket, now);
+                // Others have it only when all have been given out once.
+                self.slots.give_back(given.slot);
                 // Whoever is in there has no client and is ended.
                 let ended = self.workplace.trees.ended(given.branch, true, now);
                 self.tell_unless_killed(ended);
