@@ -384,7 +384,14 @@ fn memory(noexec: Option<u64>) -> Finding {
         "what a program writes into memory can be executed (memfd_create, fexecve), whatever --exec says";
     match noexec {
         Some(2..) => {
-            finding("memfd", State::Ok, "vm.memfd_noexec = 2: files in memory cannot be executed", None)
+            // The init of a sealed child is such a file.
+            let what = "vm.memfd_noexec = 2: files in memory cannot be executed, the init of --confine sealed among them";
+            finding(
+                "memfd",
+                State::Partly,
+                what,
+                Some("--init no with --confine sealed, or sysctl -w vm.memfd_noexec=1"),
+            )
         }
         Some(now) => {
             let what = format!("vm.memfd_noexec = {now}: {opens}");
@@ -392,14 +399,18 @@ fn memory(noexec: Option<u64>) -> Finding {
                 "memfd",
                 State::Partly,
                 what,
-                Some("sysctl -w vm.memfd_noexec=2, where nothing else on the machine needs them"),
+                Some(
+                    "sysctl -w vm.memfd_noexec=2, where nothing on the machine needs them; --confine sealed takes --init no then",
+                ),
             )
         }
         None => finding(
             "memfd",
             State::Partly,
             format!("vm.memfd_noexec is not there: {opens}"),
-            Some("Linux 6.3 or later, with sysctl -w vm.memfd_noexec=2"),
+            Some(
+                "Linux 6.3 or later, with sysctl -w vm.memfd_noexec=2; --confine sealed takes --init no then",
+            ),
         ),
     }
 }
