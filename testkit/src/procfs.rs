@@ -77,13 +77,27 @@ pub fn templates(pid: u32) -> Vec<u32> {
 }
 
 fn is_template(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == TEMPLATE)
+    is_called(pid, TEMPLATE)
 }
 
-/// The children of a process but its templates: the living and the dead, each sorted, of one look.
+/// How the first processes of tine's pid namespaces are called, which have no client either.
+pub const INIT: &str = "tine-init";
+
+/// The first processes of pid namespaces that a process has.
+pub fn inits(pid: u32) -> Vec<u32> {
+    let all = processes().into_iter().filter(|stat| stat.ppid == pid && stat.state != 'Z');
+    all.map(|stat| stat.pid).filter(|pid| is_called(*pid, INIT)).collect()
+}
+
+/// Whether a process has this name.
+pub fn is_called(pid: u32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
+/// The children of a process but its templates and the first processes of namespaces: the living and the dead, each sorted, of one look.
 pub fn family(pid: u32) -> (Vec<u32>, Vec<u32>) {
     let mut mine: Vec<Stat> = processes().into_iter().filter(|stat| stat.ppid == pid).collect();
-    mine.retain(|stat| !is_template(stat.pid));
+    mine.retain(|stat| !is_template(stat.pid) && !is_called(stat.pid, INIT));
     mine.sort_by_key(|stat| stat.pid);
     let (dead, alive): (Vec<Stat>, Vec<Stat>) = mine.into_iter().partition(|stat| stat.state == 'Z');
     (alive.iter().map(|stat| stat.pid).collect(), dead.iter().map(|stat| stat.pid).collect())

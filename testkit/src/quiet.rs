@@ -25,6 +25,9 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 /// How many descriptors of its control groups a server may keep open, whoever is in them or is not: two of each leaf.
 const LEAVES_OPEN_MAX: usize = 128;
 
+/// How many pid namespaces a server may keep for the next client when it has none.
+const EMPTY_MAX: usize = 1;
+
 /// Asks the server something and checks the answer.
 type Probe = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
@@ -92,7 +95,7 @@ impl Baseline {
         let unreadable = |error| format!("read /proc/{pid}: {error}");
         Ok(Baseline {
             pid,
-            fds: without_leaves(pid, procfs::fds(pid).map_err(unreadable)?).0,
+            fds: without_inits(pid, without_leaves(pid, procfs::fds(pid).map_err(unreadable)?).0),
             children,
             grandchildren,
             held: held(pid),
@@ -125,6 +128,12 @@ impl Baseline {
         if !dead.is_empty() {
             found.push(format!("zombies {dead:?}"));
         }
+        for process in procfs::children(self.pid).into_iter().chain([self.pid]) {
+            let inits = procfs::inits(process);
+            if inits.len() > EMPTY_MAX {
+                found.push(format!("pid namespaces of {process}: {inits:?}"));
+            }
+        }
         let (below, dead) = grandchildren(self.pid);
         if below.len() != self.grandchildren {
             found.push(format!("{} grandchildren at the baseline, now {below:?}", self.grandchildren));
@@ -143,7 +152,7 @@ impl Baseline {
         match procfs::fds(self.pid) {
             Ok(now) => {
                 let (now, leaves) = without_leaves(self.pid, now);
-                found.extend(self.descriptors_differ(&now));
+                found.extend(self.descriptors_differ(&without_inits(self.pid, now)));
                 if leaves > LEAVES_OPEN_MAX {
                     found.push(format!("{leaves} descriptors of leaves of its control group"));
                 }
@@ -276,7 +285,7 @@ fn helpers(server: &Server, pid: u32, wait: Duration) -> Result<(usize, usize), 
 fn held(pid: u32) -> BTreeMap<u32, BTreeMap<String, usize>> {
     const KINDS: [&str; 2] = ["socket", "anon_inode:[pidfd]"];
     let of = |child| {
-        let mut kinds = kinds(&procfs::fds(child).ok()?);
+        let mut kinds = kinds(&without_inits(child, procfs::fds(child).ok()?));
         kinds.retain(|kind, _| KINDS.contains(&kind.as_str()));
         Some((child, kinds))
     };
@@ -331,6 +340,23 @@ fn without_leaves(pid: u32, mut fds: BTreeMap<i32, String>) -> (BTreeMap<i32, St
     fds.retain(|_, link| !is_leaf(link));
     let leaves = before - fds.len();
     (fds, leaves)
+}
+
+/// Descriptors but those by which a server has the first processes of pid namespaces: their standard input's other end, and themselves.
+fn without_inits(pid: u32, mut fds: BTreeMap<i32, String>) -> BTreeMap<i32, String> {
+    let inits = procfs::inits(pid);
+    let lines = inits.iter().filter_map(|init| procfs::fds(*init).ok()?.remove(&0));
+    let lines: BTreeSet<String> = lines.collect();
+    let is_one = |fd: &i32, link: &String| {
+        let about = || std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        let of_one = |about: String| {
+            let of = procfs::value_of(&about, "Pid").and_then(|of| of.parse().ok());
+            of.is_some_and(|of| inits.contains(&of))
+        };
+        lines.contains(link) || link.contains("pidfd") && of_one(about())
+    };
+    fds.retain(|fd, link| !is_one(fd, link));
+    fds
 }
 
 /// How many descriptors of each kind there are: `socket:[4711]` is a `socket`.

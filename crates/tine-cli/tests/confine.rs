@@ -4,11 +4,18 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::process::Command;
 
 use support::{count, left_out_without_root, need, send, value};
+use tine_testkit::procfs::{inits, is_called};
 use tine_testkit::server::{tine_command, until};
-use tine_testkit::{Baseline, Server, Signal, Stream, ask, binary, churn, templates};
+use tine_testkit::{Baseline, Server, Signal, Stream, ask, binary, churn, descendants, templates};
+
+/// The processes below a server that have this name.
+fn below(server: u32, name: &str) -> Vec<u32> {
+    descendants(server).into_iter().filter(|pid| is_called(*pid, name)).collect()
+}
 
 /// What a program prints of itself.
 fn told(server: &Server) -> String {
@@ -37,7 +44,10 @@ fn programs_are_guarded_unless_something_else_is_asked_for() {
 fn a_template_that_is_killed_is_replaced_and_nobody_who_comes_after_notices() {
     let server = Server::tine(&["127.0.0.1:0", "-v", "--", "cat"]);
     let baseline = Baseline::of(&server).by_kind();
-    let long = Stream::connect(server.addr(0)).unwrap();
+    let mut long = Stream::connect(server.addr(0)).unwrap();
+    // Until it is a program its child is called as the template is.
+    long.write_all(b"x").unwrap();
+    long.read_exact(&mut [0]).unwrap();
     for round in 1..=5 {
         let before = templates(server.pid());
         assert_eq!(before.len(), 1, "one template: {before:?}");
@@ -117,7 +127,7 @@ fn the_status_of_a_sealed_program_is_its_own_though_an_init_is_before_it() {
         ("exit 137", " exit=137 "),
         ("kill -TERM $$", " signal=15 "),
         ("kill -SEGV $$", " signal=11 "),
-        ("test $$ = 2 && test $PPID = 1 && exit 42", " exit=42 "),
+        ("test $$ -gt 1 && test $PPID = 0 && exit 42", " exit=42 "),
         // An orphan may finish, and its program's status is kept meanwhile.
         ("(sleep 0.1; echo late) & exit 9", " exit=9 "),
     ] {
@@ -173,6 +183,58 @@ fn two_thousand_sealed_clients_leave_nothing_behind() {
         }
         assert!(server.stop().success());
     }
+}
+
+#[test]
+fn a_namespace_is_used_again_when_nobody_is_left_in_it_and_no_sooner() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let script = "read what; eval \"$what\"";
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--confine", "sealed", "--", "sh", "-c", script]);
+    let say = |what: &str| {
+        let answer = ask(server.addr(0), format!("{what}\n").as_bytes()).unwrap();
+        String::from_utf8(answer).unwrap().trim().to_owned()
+    };
+    let number = |what: &str| say(what).parse::<u32>().unwrap();
+    // Numbers go on where the client before has had the same namespace.
+    let first = number("echo $$");
+    until("it is used again", || (number("echo $$") > first).then_some(()));
+    // Whoever stays behind is seen by nobody who comes after, and is where no other client is.
+    say("setsid sleep 1000 >/dev/null 2>&1 </dev/null &");
+    for _ in 0..3 {
+        let seen = say("cat /proc/[0-9]*/comm");
+        assert!(seen.contains("sh") && !seen.contains("sleep"), "{seen}");
+    }
+    server.wait_log(|line| line.starts_with("end "));
+    until("whoever has stayed is ended", || below(server.pid(), "sleep").is_empty().then_some(()));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_first_process_of_a_namespace_that_is_killed_takes_its_client_with_it_and_no_other() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--confine", "sealed", "--", "cat"]);
+    let mut clients: Vec<_> = (0..3).map(|_| Stream::connect(server.addr(0)).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let inits = inits(server.pid());
+    assert!(inits.len() >= clients.len(), "{inits:?}");
+    send(inits[0], Signal::KILL);
+    server.wait_log(|line| line.starts_with("end ") && line.contains(" signal=9 "));
+    let mut alive = 0;
+    for client in &mut clients {
+        let said = client.write_all(b"y").and_then(|()| client.read_exact(&mut [0]));
+        alive += usize::from(said.is_ok());
+    }
+    assert_eq!(alive, 2, "one is gone, and no other");
+    drop(clients);
+    assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
+    assert!(server.stop().success());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use tine_os::namespace::Namespaces;
+use tine_os::seccomp::Key;
 
 use crate::Identity;
 use crate::ability::Missing;
@@ -49,7 +50,7 @@ impl Prepared {
         self.wear.has_own_users()
     }
 
-    /// Whether the first process of each child's pid namespace is to be one of ours, and the program its child.
+    /// Whether the first process of each child's pid namespace is to be one of ours, and the program is born beside it.
     pub fn wants_init(&self) -> bool {
         self.wear.init
     }
@@ -69,13 +70,24 @@ impl Prepared {
         self.wear.kept()
     }
 
-    /// In a process that children will be forked from: gives up what all of them give up. `births` says that they are born by
-    /// clone3(2), which a filter may refuse to them; they give it up then when they enter.
+    /// In a process that children will be forked from: gives up what all of them give up. `births` says that they become programs, and are
+    /// born by calls that a filter may refuse to those: these are allowed to whoever shows the key that is given then.
     ///
     /// # Errors
     /// The step that failed; the process must end then, since part of it is done.
-    pub fn wear(&self, births: bool) -> Result<(), Failure> {
+    pub fn wear(&self, births: bool) -> Result<Key, Failure> {
+        // First: raising a limit to what was asked may need root, and a filter may refuse what changes one.
+        step::limits::wear(&self.limits).map_err(Step::Limits.failed())?;
+        step::signals::wear(&self.signals).map_err(Step::Signals.failed())?;
         self.wear.put_on(births)
+    }
+
+    /// In a process that keeps a namespace for children and does nothing else: has no rights in it.
+    ///
+    /// # Errors
+    /// What capset(2) says.
+    pub fn keep(&self) -> Result<(), Failure> {
+        step::capabilities::enter(&self.wear).map_err(Step::Capabilities.failed())
     }
 
     /// Gives up all the rest. `slot` tells children apart that are alive at the same time, `descriptors` is the caller's: it places
@@ -89,11 +101,12 @@ impl Prepared {
         // Before anything of the master could be misused: from here on it is out of reach.
         descriptors().map_err(Step::Descriptors.failed())?;
         // Nothing to do where it was forked from a process that wears it.
-        self.wear.put_on(false)?;
+        let worn = self.wear.is_worn();
+        self.wear.put_on(false).map(drop)?;
         // While there is the capability for it.
         step::mounts::enter(&self.wear).map_err(Step::Mounts.failed())?;
         // Before the identity: raising a limit to what was asked may need root.
-        step::limits::enter(&self.limits).map_err(Step::Limits.failed())?;
+        step::limits::enter(&self.limits, worn).map_err(Step::Limits.failed())?;
         // Before the directory: it must be one that the user may enter, not one that root could.
         match self.wear.first_user {
             Some(first) => step::identity::become_own(first, slot).map_err(Step::Identity.failed())?,
@@ -105,8 +118,7 @@ impl Prepared {
         step::capabilities::enter(&self.wear).map_err(Step::Capabilities.failed())?;
         // After the directory, which need not be one that may be read; a domain of its own, even where all have the same rules.
         self.wear.enter_domain().map_err(Step::Domain.failed())?;
-        self.wear.refuse_late().map_err(Step::Calls.failed())?;
         // Last: a signal sent to the child meanwhile waits until it is what it is going to be.
-        step::signals::enter(&self.signals).map_err(Step::Signals.failed())
+        step::signals::enter(&self.signals, worn).map_err(Step::Signals.failed())
     }
 }

@@ -12,7 +12,7 @@ use tine_os::namespace::Namespaces;
 use tine_os::seccomp;
 
 use crate::ability::{Abilities, Missing};
-use crate::filter::{Answer, Denial, Is, Opening, Rule, Test};
+use crate::filter::{Denial, Is, Opening, Rule, Test};
 use crate::plan::{Plan, PlanError, WhenMissing};
 use crate::profile::Layer;
 use crate::report::Step;
@@ -293,7 +293,7 @@ impl Telling<'_> {
                 Explained::new(By::Template, Step::Privileges, what, self.reason(Layer::Privileges))
                     .with(items),
             );
-        } else if !self.wear.filter.is_empty() || self.wear.has_domain() {
+        } else if self.wear.has_filter() || self.wear.has_domain() {
             let reason =
                 "without it, neither a filter nor a domain can be entered by whoever has no privilege";
             let what = "nothing that is executed gives a privilege (no_new_privs)";
@@ -479,7 +479,7 @@ impl Telling<'_> {
             self.denial(denial, before)
         });
         let items: Vec<_> = items.collect();
-        let length = self.wear.filter.len();
+        let length = self.wear.filter().len();
         let size =
             if length > 0 { format!(", by a program of {length} instructions") } else { String::new() };
         let what = format!("these calls are refused{size}; one by the numbers of another architecture kills");
@@ -600,7 +600,7 @@ impl Telling<'_> {
             kinds.map(|layer| Item::new(&[&layer.to_string()], own_words(layer)).because(self.reason(layer)));
         let what = match self.wear.init {
             true => {
-                "born in namespaces of its own; a process of tine's is the first in them, and the program its child"
+                "born in namespaces of its own; a process of tine's is the first among its processes, and the program is born beside it"
             }
             false => "born in namespaces of its own, the first process in them",
         };
@@ -648,15 +648,6 @@ impl Telling<'_> {
             let what = "a domain of its own, by the rules that the template made";
             let reason = "in one domain children could trace each other, and signal each other";
             steps.push(Explained::new(By::Child, Step::Domain, what, Some(reason)));
-        }
-        if !self.wear.late.is_empty() {
-            let what = "the call that it was born by is refused, where it was born by it";
-            let item = Item {
-                opened_by: vec!["--syscall NAME".into()],
-                ..Item::new(&["clone3"], Answer::Unknown.to_string())
-            };
-            let reason = "the template has to have it";
-            steps.push(Explained::new(By::Child, Step::Calls, what, Some(reason)).with([item]));
         }
     }
 }

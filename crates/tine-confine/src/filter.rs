@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use tine_os::seccomp::{self, Instruction, answer, code, data};
+use tine_os::seccomp::{self, Instruction, Key, answer, code, data};
 
 /// Calls that are refused, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,9 +194,13 @@ fn value(text: &str) -> Result<u32, Wrong> {
     number.or_else(named).ok_or_else(|| Wrong::Value(text.to_owned()))
 }
 
+/// What a process needs that children are born from: clone3 to have them born in a control group, setns to have them born into a
+/// namespace that is there.
+const OF_BIRTHS: [&str; 2] = ["clone3", "setns"];
+
 /// A program for these rules; of several about one call the first that holds decides. `None` on an architecture that filters are
-/// not written for.
-pub(crate) fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
+/// not written for. What births take is not refused to whoever has the `key`, if there is one.
+pub(crate) fn compile(rules: &[Rule], key: Option<Key>) -> Option<Vec<Instruction>> {
     let architecture = seccomp::ARCHITECTURE?;
     let mut calls: BTreeMap<u32, Vec<&Rule>> = BTreeMap::new();
     for rule in rules {
@@ -215,8 +219,24 @@ pub(crate) fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
         program.extend([skip(code::AT_LEAST, x32, 0, 1), say(Answer::Unknown.code())]);
     }
     let calls: Vec<_> = calls.into_iter().collect();
-    halve(&calls, &mut program);
+    let keyed = OF_BIRTHS.map(seccomp::number);
+    halve(&calls, &mut program, &|call| key.filter(|_| keyed.contains(&Some(call))));
     Some(program)
+}
+
+/// Allows the call to whoever shows the key, and goes on behind it for others. It takes as long whichever bits are wrong, so that nobody
+/// finds them one after the other.
+fn admit(key: Key, program: &mut Vec<Instruction>) {
+    const WRONG: u32 = 0;
+    let plain = |code, k| Instruction { code, jt: 0, jf: 0, k };
+    program.extend([plain(code::LOAD_VALUE, 0), plain(code::STORE, WRONG)]);
+    for (argument, word) in (2..).zip(key.words()) {
+        for (at, bits) in [(data::low(argument), word as u32), (data::high(argument), (word >> 32) as u32)] {
+            program.extend([load(at), plain(code::XOR, bits), plain(code::LOAD_STORED, WRONG)]);
+            program.extend([plain(code::OR, 0), plain(code::STORE, WRONG)]);
+        }
+    }
+    program.extend([skip(code::EQUAL, 0, 0, 1), say(answer::ALLOW)]);
 }
 
 fn load(at: u32) -> Instruction {
@@ -233,11 +253,12 @@ fn skip(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
 }
 
 /// Finds the call among these, with its number loaded; every way through it ends with an answer.
-fn halve(calls: &[(u32, Vec<&Rule>)], program: &mut Vec<Instruction>) {
+fn halve(calls: &[(u32, Vec<&Rule>)], program: &mut Vec<Instruction>, key: &dyn Fn(u32) -> Option<Key>) {
     match calls {
         [] => program.push(say(answer::ALLOW)),
         [(number, rules)] => {
             program.extend([skip(code::EQUAL, *number, 1, 0), say(answer::ALLOW)]);
+            key(*number).into_iter().for_each(|key| admit(key, program));
             rules.iter().for_each(|rule| refuse(rule, program));
             if rules.iter().all(|rule| !rule.when.is_empty()) {
                 program.push(say(answer::ALLOW));
@@ -249,10 +270,10 @@ fn halve(calls: &[(u32, Vec<&Rule>)], program: &mut Vec<Instruction>) {
             program.push(skip(code::AT_LEAST, high[0].0, 0, 1));
             let jump = program.len();
             program.push(say(0));
-            halve(low, program);
+            halve(low, program, key);
             program[jump] =
                 Instruction { code: code::JUMP, jt: 0, jf: 0, k: (program.len() - jump - 1) as u32 };
-            halve(high, program);
+            halve(high, program, key);
         }
     }
 }
@@ -332,24 +353,28 @@ mod tests {
                 }
             }
         };
-        let (mut at, mut accumulator) = (0, 0);
+        let (mut at, mut accumulator, mut beside, mut stored) = (0, 0, 0, [0; 16]);
         loop {
             let Instruction { code: what, jt, jf, k } = program[at];
             at += 1;
+            let mut does = || match what {
+                code::LOAD => accumulator = word(k),
+                code::LOAD_VALUE => accumulator = k,
+                code::LOAD_STORED => beside = stored[k as usize],
+                code::STORE => stored[k as usize] = accumulator,
+                code::AND => accumulator &= k,
+                code::OR => accumulator |= beside,
+                code::XOR => accumulator ^= k,
+                code::JUMP => at += k as usize,
+                _ => unreachable!(),
+            };
+            use code::{AND, JUMP, LOAD, LOAD_STORED, LOAD_VALUE, OR, STORE, XOR};
+            if [LOAD, LOAD_VALUE, LOAD_STORED, STORE, AND, OR, XOR, JUMP].contains(&what) {
+                does();
+                continue;
+            }
             let holds = match what {
                 code::ANSWER => return k,
-                code::LOAD => {
-                    accumulator = word(k);
-                    continue;
-                }
-                code::AND => {
-                    accumulator &= k;
-                    continue;
-                }
-                code::JUMP => {
-                    at += k as usize;
-                    continue;
-                }
                 code::EQUAL => accumulator == k,
                 code::AT_LEAST => accumulator >= k,
                 code::ANY_BIT => accumulator & k != 0,
@@ -382,7 +407,7 @@ mod tests {
         for name in ["guarded", "sealed"] {
             let profile = Profile::named(name).unwrap();
             let rules: Vec<_> = profile.denials.iter().flat_map(|denial| denial.rules(&[])).collect();
-            let program = compile(&rules).unwrap();
+            let program = compile(&rules, None).unwrap();
             assert!(program.len() < seccomp::LONGEST);
             let words = [0, 1, 2, 0x5412, 0x541c, 0xffff_ffff, 0x1000_0000, 0x7fff_ffff, 0x0002_0011];
             for number in 0..600 {
@@ -401,7 +426,7 @@ mod tests {
 
     #[test]
     fn calls_of_another_architecture_end_the_process_and_those_of_x32_are_unknown() {
-        let program = compile(&[]).unwrap();
+        let program = compile(&[], None).unwrap();
         assert_eq!(ask(&program, HERE, 0, [0; 6]), answer::ALLOW);
         assert_eq!(ask(&program, 0x4000_0003, 0, [0; 6]), answer::KILL, "i386");
         if let Some(x32) = seccomp::X32 {
@@ -409,6 +434,30 @@ mod tests {
             assert_eq!(ask(&program, HERE, u32::MAX, [0; 6]), answer::fail(38));
             assert_eq!(ask(&program, HERE, x32 - 1, [0; 6]), answer::ALLOW);
         }
+    }
+
+    #[test]
+    fn whoever_has_the_key_may_bear_children_and_whoever_lacks_one_bit_of_it_may_not() {
+        let profile = Profile::named("sealed").unwrap();
+        let rules: Vec<_> = profile.denials.iter().flat_map(|denial| denial.rules(&[])).collect();
+        let key = Key::new().unwrap();
+        let program = compile(&rules, Some(key)).unwrap();
+        let [first, second] = key.words();
+        let [clone3, setns, unshare] =
+            ["clone3", "setns", "unshare"].map(|name| seccomp::number(name).unwrap());
+        for call in [clone3, setns] {
+            let with = |third, fourth| ask(&program, HERE, call, [7, 9, third, fourth, 11, 13]);
+            assert_eq!(with(first, second), answer::ALLOW);
+            let refused = meant(&rules, call, [0; 6]);
+            assert_ne!(refused, answer::ALLOW);
+            for bit in 0..64 {
+                assert_eq!(with(first ^ 1 << bit, second), refused, "bit {bit} of the first word");
+                assert_eq!(with(first, second ^ 1 << bit), refused, "bit {bit} of the second word");
+            }
+            assert_eq!(with(second, first), refused);
+        }
+        let arguments = [7, 9, first, second, 11, 13];
+        assert_eq!(ask(&program, HERE, unshare, arguments), meant(&rules, unshare, arguments));
     }
 
     #[test]
@@ -430,7 +479,7 @@ mod tests {
             },
         );
         let rules = [first, second];
-        let program = compile(&rules).unwrap();
+        let program = compile(&rules, None).unwrap();
         for family in [1, 2, 3] {
             for kind in [1, 2, 0x80001, 0x80002] {
                 for protocol in [0, 6, 0x106] {

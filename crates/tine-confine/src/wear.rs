@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tine_os::identity;
 use tine_os::landlock::{About, Ruleset, files, scopes};
 use tine_os::namespace::{self, Namespaces, Range};
-use tine_os::seccomp::{self, Instruction};
+use tine_os::seccomp::{self, Instruction, Key};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
@@ -43,12 +43,7 @@ pub(crate) struct Wear {
     paths: Vec<(PathBuf, u64)>,
     ports: Vec<(u16, u64)>,
     domain: OnceCell<Ruleset>,
-    pub filter: Vec<Instruction>,
-    /// For a process that children are born from by clone3, which the filter refuses: the same without that, and what is refused
-    /// to the children in addition.
-    filter_for_births: Vec<Instruction>,
-    pub late: Vec<Instruction>,
-    is_late: Cell<bool>,
+    rules: Vec<Rule>,
     /// File systems in memory of each child's own: where, and with which options.
     pub memories: Vec<(CString, CString)>,
     /// Whether each child mounts `/proc`.
@@ -130,11 +125,6 @@ impl Wear {
         let memories = memories.map_err(|why| PlanError::Path(PathBuf::new(), why.into()))?;
         let about = about(plan, abilities, &has);
         let rules = rules(plan, &has, mount_own, own)?;
-        let clone3 = seccomp::number("clone3");
-        let (late, others): (Vec<_>, Vec<_>) =
-            rules.iter().cloned().partition(|rule| Some(rule.call) == clone3);
-        let program = |rules: &[Rule]| compile(rules).filter(|_| !rules.is_empty()).unwrap_or_default();
-        let (filter, filter_for_births, late) = (program(&rules), program(&others), program(&late));
         Ok(Wear {
             worn: Cell::new(false),
             privileged: abilities.privileged,
@@ -147,10 +137,7 @@ impl Wear {
             paths: if about.files == 0 { vec![] } else { paths(plan, about.files, world) },
             ports: if about.ports == 0 { vec![] } else { opens.ports().1 },
             domain: OnceCell::new(),
-            filter,
-            filter_for_births,
-            late,
-            is_late: Cell::new(false),
+            rules,
             memories,
             processes,
             first_user: own_users.then_some(FIRST_USER),
@@ -161,7 +148,7 @@ impl Wear {
     /// Whether there is anything to it.
     pub(crate) fn is_something(&self) -> bool {
         let kinds = self.shared | self.own;
-        self.privileges || self.about != About::default() || !self.filter.is_empty() || !kinds.is_empty()
+        self.privileges || self.about != About::default() || self.has_filter() || !kinds.is_empty()
     }
 
     /// Whether there are rules, and a domain of each child's own.
@@ -174,13 +161,31 @@ impl Wear {
         self.first_user.is_some()
     }
 
-    /// Puts it on, once. `births`: children will be born from this process by clone3, and give that up themselves
-    /// ([`Wear::refuse_late`]).
-    pub(crate) fn put_on(&self, births: bool) -> Result<(), Failure> {
+    /// Whether it was put on here, or in a process that this one was forked from.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.worn.get()
+    }
+
+    /// Whether there is a filter of system calls.
+    pub(crate) fn has_filter(&self) -> bool {
+        !self.rules.is_empty() && seccomp::ARCHITECTURE.is_some()
+    }
+
+    /// The filter, as a process wears it that nobody is born from; empty where there is none.
+    pub(crate) fn filter(&self) -> Vec<Instruction> {
+        self.filter_with(None)
+    }
+
+    fn filter_with(&self, key: Option<Key>) -> Vec<Instruction> {
+        compile(&self.rules, key).filter(|_| self.has_filter()).unwrap_or_default()
+    }
+
+    /// Puts it on, once. `births`: programs will be born from this process, by calls that are refused to them; they are allowed to whoever
+    /// shows the key that it gives.
+    pub(crate) fn put_on(&self, births: bool) -> Result<Key, Failure> {
         if self.worn.replace(true) {
-            return Ok(());
+            return Ok(Key::NONE);
         }
-        self.is_late.set(births);
         // First: in it, whoever has no privilege has all that the others take.
         if self.shared.has(Namespaces::USER) {
             let (users, groups) = self.users.as_ref().map_or((&[][..], &[][..]), |(u, g)| (u, g));
@@ -199,7 +204,7 @@ impl Wear {
                 privilege::bound().map_err(Step::Privileges.failed())?;
             }
         }
-        if self.privileges || self.about != About::default() || !self.filter.is_empty() {
+        if self.privileges || self.about != About::default() || self.has_filter() {
             // Without it, neither a filter nor a domain could be entered by whoever has no privilege.
             privilege::no_new().map_err(Step::Privileges.failed())?;
         }
@@ -210,11 +215,12 @@ impl Wear {
             let _ = self.domain.set(domain);
         }
         // Last: it refuses what was needed for all the others.
-        let filter = if births { &self.filter_for_births } else { &self.filter };
-        if !filter.is_empty() {
-            seccomp::enter(filter).map_err(Step::Calls.failed())?;
+        if !self.has_filter() {
+            return Ok(Key::NONE);
         }
-        Ok(())
+        let key = births.then(Key::new).transpose().map_err(Step::Calls.failed())?;
+        seccomp::enter(&self.filter_with(key)).map_err(Step::Calls.failed())?;
+        Ok(key.unwrap_or(Key::NONE))
     }
 
     /// What children need of it, beside memory, until they have entered.
@@ -225,11 +231,6 @@ impl Wear {
     /// In a child: its own domain.
     pub(crate) fn enter_domain(&self) -> io::Result<()> {
         self.domain.get().map_or(Ok(()), Ruleset::enter)
-    }
-
-    /// In a child that was born by a call that it may not use itself.
-    pub(crate) fn refuse_late(&self) -> io::Result<()> {
-        if self.is_late.get() && !self.late.is_empty() { seccomp::enter(&self.late) } else { Ok(()) }
     }
 
     fn domain(&self) -> io::Result<Ruleset> {

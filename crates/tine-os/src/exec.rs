@@ -5,20 +5,19 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{io, ptr};
 
-use crate::{Pid, fault, init};
+use crate::{Pid, fault};
 
 /// A program's path and arguments, as `execve` wants them.
 #[derive(Debug)]
 pub struct Argv {
     path: CString,
     words: Vec<CString>,
-    /// The path, which is not an argument of the program's; the arguments; a null pointer.
+    /// The arguments; a null pointer.
     pointers: Vec<*const libc::c_char>,
 }
 
@@ -35,8 +34,7 @@ impl Argv {
     pub fn new(path: &Path, words: &[OsString]) -> io::Result<Argv> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let words: Vec<_> = words.iter().map(|w| CString::new(w.as_bytes())).collect::<Result<_, _>>()?;
-        let all = [&path].into_iter().chain(&words);
-        let pointers = all.map(|word| word.as_ptr()).chain([ptr::null()]).collect();
+        let pointers = words.iter().map(|word| word.as_ptr()).chain([ptr::null()]).collect();
         Ok(Argv { path, words, pointers })
     }
 
@@ -55,9 +53,7 @@ pub struct Environ {
     pid_at: Option<usize>,
     /// Whether something stands for the second time, and the first is not to be seen.
     over: bool,
-    /// What is told to an init, which takes it out.
-    note: Vec<u8>,
-    /// The note; the variables; a null pointer.
+    /// The variables; a null pointer.
     pointers: Vec<*const libc::c_char>,
 }
 
@@ -129,8 +125,6 @@ impl Environ {
     /// Lays the pointers out; to be called in the parent, after the last addition, so that the child allocates nothing.
     pub fn seal(&mut self) {
         self.pointers.clear();
-        self.note.resize(init::NOTE + 1, 0);
-        self.pointers.push(self.note.as_ptr().cast());
         let base = self.bytes.as_ptr().cast::<libc::c_char>();
         for at in 0..self.starts.len() {
             if !self.over || !self.is_covered(at) {
@@ -168,9 +162,9 @@ impl Environ {
         self.bytes.push(b'=');
     }
 
-    fn fill_in_pid(&mut self, pid: u32) {
+    fn fill_in_pid(&mut self) {
         let Some(at) = self.pid_at else { return };
-        let mut rest = pid;
+        let mut rest = Pid::own().id();
         let mut digits = [0u8; PID_DIGITS];
         let mut n = 0;
         while rest > 0 && n < PID_DIGITS {
@@ -197,36 +191,15 @@ impl Write for Environ {
 ///
 /// Allocates nothing, so that it may follow a fork at any time. `environ` must have been sealed.
 pub fn exec(argv: &Argv, environ: &mut Environ) -> io::Error {
-    environ.fill_in_pid(Pid::own().id());
+    environ.fill_in_pid();
     if let Err(fault) = fault::frugal().and_then(|()| fault::point("execve")) {
         return fault;
     }
-    let (args, vars) = (argv.pointers[1..].as_ptr(), environ.pointers[1..].as_ptr());
+    let (args, vars) = (argv.pointers.as_ptr(), environ.pointers.as_ptr());
     // SAFETY: `path` is a C string; both arrays end in a null pointer (`Argv::new`, `Environ::seal`) and point into
     // strings that `argv` and `environ` own and that nobody has changed in length since (execve(2)).
     unsafe { libc::execve(argv.path.as_ptr(), args, vars) };
     io::Error::last_os_error()
-}
-
-/// As [`exec`], with an init (its file) as the first process of this pid namespace and the program as the second. `who` is what
-/// this process is where its `reports` are read.
-pub fn exec_below(
-    init: &OwnedFd,
-    argv: &Argv,
-    environ: &mut Environ,
-    (who, reports): (Pid, BorrowedFd<'_>),
-) -> io::Error {
-    const SECOND: u32 = 2;
-    environ.fill_in_pid(SECOND);
-    let Some(note) = environ.note.first_chunk_mut() else { return io::ErrorKind::InvalidInput.into() };
-    init::write_note(note, who, reports.as_raw_fd());
-    let open = fault::frugal().and_then(|()| init::keep_open(reports)).and_then(|()| fault::point("execve"));
-    if let Err(why) = open {
-        return why;
-    }
-    let (args, vars) = (argv.pointers.as_ptr(), environ.pointers.as_ptr());
-    // SAFETY: as above; the first of each array is a C string too, the note's last byte a NUL.
-    unsafe { init::execute(init, args, vars) }
 }
 
 /// Finds the file that a program's name stands for: a path with a slash as it is, else the first executable file of
@@ -298,12 +271,12 @@ mod tests {
         environ.fix();
         environ.put_over("PATH", "/usr/bin");
         environ.seal();
-        assert_eq!(environ.pointers.len(), 4, "the note, two, and the null at the end");
+        assert_eq!(environ.pointers.len(), 3, "two, and the null at the end");
         environ.reset();
         environ.seal();
         assert_eq!(
             (environ.pointers.len(), strings(&environ)),
-            (4, vec!["PATH=/bin".into(), "PATHOS=1".into()])
+            (3, vec!["PATH=/bin".into(), "PATHOS=1".into()])
         );
     }
 
@@ -312,7 +285,7 @@ mod tests {
         let mut environ = Environ::new();
         environ.set_own_pid("LISTEN_PID");
         environ.set("LISTEN_FDS", "1");
-        environ.fill_in_pid(std::process::id());
+        environ.fill_in_pid();
         assert_eq!(strings(&environ), [format!("LISTEN_PID={}", std::process::id()), "LISTEN_FDS=1".into()]);
     }
 

@@ -137,9 +137,9 @@ pub fn fork_with(with: With<'_>) -> Result<Forked, ForkError> {
             cgroup: with.group.map_or(0, |group| group.as_raw_fd() as u64),
             ..CloneArgs::default()
         };
-        let (pointer, size) = (&raw const args, size_of::<CloneArgs>());
-        // SAFETY: `args` is a live structure of `size` bytes that asks for the same as above.
-        unsafe { libc::syscall(libc::SYS_clone3, pointer, size) }
+        let (pointer, size, [first, second]) = (&raw const args, size_of::<CloneArgs>(), with.key.words());
+        // SAFETY: `args` is a live structure of `size` bytes that asks for the same as above; the kernel does not look at the others.
+        unsafe { libc::syscall(libc::SYS_clone3, pointer, size, first, second) }
     };
     let pid = check(pid as libc::c_int).map_err(ForkError::System)?;
     Ok(match Pid::from_raw(pid) {

@@ -1,45 +1,25 @@
-//! The first process of a pid namespace: starts the program, and waits for it and for the orphans of what it starts.
-//! pid_namespaces(7), execveat(2), memfd_create(2).
+//! The first process of a pid namespace, which keeps it: does nothing until it is told to go, or its master is gone, and then ends
+//! when nobody else is left. pid_namespaces(7), memfd_create(2).
 //!
-//! The kernel spares the first process every signal that it has no handler for, and gives it all orphans. A program in that place
-//! is not ended by SIGTERM, nor by its own alarm(2) or abort(3), and what it leaves is not waited for. So this one stands there. It is a
-//! few dozen instructions without a library, in a file of its own in memory, so that executing it costs no more than a
-//! system call or two; it keeps nothing open but the way to report.
-//!
-//! Its environment begins with a note of ten letters: who it is where reports are read, and the descriptor that they go through
-//! (`write_note`). That one is taken away; its arguments are the program's path and the program's own arguments.
+//! The kernel spares the first process every signal that it has no handler for, gives it all orphans, and kills all others when it
+//! ends. A program in that place is not ended by SIGTERM, nor by its own alarm(2) or abort(3), and what it leaves is not waited for.
+//! So this one stands there, and programs are born beside it. It is a few dozen instructions without a library, in a file of its own in
+//! memory; nothing is open in it but the line that it hears through, standard input.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use crate::{Pid, check, fault, fd};
+use crate::{check, fault, fd};
 
-/// What it is told: eight letters of its process id and two of a descriptor, each of four bits, from 'A' on.
-pub(crate) const NOTE: usize = 10;
+/// What it is told to go by, in one byte. The end of the line is the end of its master.
+pub const GO: u8 = b'g';
 
-/// The kind of report that it makes when the program ended by a signal; the value is its status as wait(2) has it.
-pub const ENDED: i32 = 105;
-
-/// The kind of report that it makes when the program could not be executed; the value is why.
-pub const NOT_EXECUTED: i32 = 7;
-
-/// What it leaves behind of a program's death by a signal is this and the signal's number.
-pub const BY_SIGNAL: u8 = 128;
-
-/// How long orphans may stay when the program has ended, in seconds.
+/// How often it looks whether somebody is left when it was told to go, a hundredth of a second apart.
 #[cfg(test)]
-const GRACE: u8 = 2;
+const LOOKS: u32 = 200;
 
 /// Whether there is one for this architecture.
 pub const IS_THERE: bool = cfg!(target_arch = "x86_64");
-
-/// Writes the note: who this process is to whoever reads its reports, and where they go.
-pub(crate) fn write_note(place: &mut [u8; NOTE], who: Pid, reports: RawFd) {
-    let bits = (who.as_raw() as u64) << 8 | (reports as u64 & 0xff);
-    for (at, letter) in place.iter_mut().enumerate() {
-        *letter = b'A' + (bits >> (4 * (NOTE - 1 - at)) & 0xf) as u8;
-    }
-}
 
 /// Its file, under a number that nothing is placed at in a child.
 ///
@@ -69,25 +49,21 @@ pub fn file() -> io::Result<OwnedFd> {
     fd::duplicate_low(memory)
 }
 
-/// In a child: `reports` stays open in what is executed next, which closes it itself.
-pub(crate) fn keep_open(reports: impl AsFd) -> io::Result<()> {
-    fault::point("fcntl")?;
-    Ok(rustix::io::fcntl_setfd(reports, rustix::io::FdFlags::empty())?)
-}
-
-/// execveat(2) by the descriptor alone. Comes back only to say why not.
-///
-/// # Safety
-/// Both arrays must end in a null pointer and hold C strings.
-pub(crate) unsafe fn execute(
-    file: &OwnedFd,
-    arguments: *const *const libc::c_char,
-    variables: *const *const libc::c_char,
-) -> io::Error {
+/// Becomes it: execveat(2) by the descriptor alone. Comes back only to say why not. When its master ends, those who are there may finish,
+/// or `die` at once.
+pub fn execute(file: &OwnedFd, die: bool) -> io::Error {
+    if let Err(why) = fault::point("execve") {
+        return why;
+    }
+    let end = std::ptr::null::<libc::c_char>();
+    // It counts them.
+    let words = [c"tine-init".as_ptr(), if die { c"die".as_ptr() } else { end }, end];
     let (fd, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
-    // SAFETY: the descriptor is owned, so open, the path an empty string with its NUL; the arrays are as the caller promises
-    // (execveat(2)).
-    let done = unsafe { libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), arguments, variables, flags) };
+    // SAFETY: the descriptor is owned, so open, the path an empty string with its NUL; the arrays are of such strings, and end in a null
+    // pointer (execveat(2)).
+    let done = unsafe {
+        libc::syscall(libc::SYS_execveat, fd, c"".as_ptr(), words.as_ptr(), words[2..].as_ptr(), flags)
+    };
     check(done as libc::c_int).err().unwrap_or_else(|| io::ErrorKind::Other.into())
 }
 
@@ -150,8 +126,7 @@ unsafe extern "C" {
     static tine_init_end: u8;
 }
 
-// rbx: the program's path; r13: its arguments; r14: its environment; ebp: who this process is; r15d: where reports go;
-// r12d: the program's id; and from its end on r13d: its status.
+// r12: how many arguments it has; ebx: how often it looks yet; the stack holds what the kernel reads and writes.
 #[cfg(target_arch = "x86_64")]
 std::arch::global_asm!(
     ".pushsection .rodata.tine_init, \"a\", @progbits",
@@ -159,26 +134,8 @@ std::arch::global_asm!(
     ".globl tine_init_end",
     "tine_init_begin:",
     "mov r12, [rsp]",
-    "mov rbx, [rsp + 8]",
-    "lea r13, [rsp + 16]",
-    "lea r14, [rsp + r12 * 8 + 16]",
-    // The note: forty bits, four a letter.
-    "mov rsi, [r14]",
-    "add r14, 8",
-    "xor r15, r15",
-    "mov ecx, 10",
-    "2: movzx eax, byte ptr [rsi]",
-    "sub eax, 65",
-    "shl r15, 4",
-    "or r15, rax",
-    "inc rsi",
-    "dec ecx",
-    "jnz 2b",
-    "mov rbp, r15",
-    "shr rbp, 8",
-    "and r15d, 255",
-    "sub rsp, 32",
-    // prctl(PR_SET_DUMPABLE, 0): what is open here cannot be reached by the program, which has the same user.
+    "sub rsp, 64",
+    // prctl(PR_SET_DUMPABLE, 0): it cannot be reached by a program that has the same user.
     "mov eax, 157",
     "mov edi, 4",
     "xor esi, esi",
@@ -186,129 +143,59 @@ std::arch::global_asm!(
     "xor r10d, r10d",
     "xor r8d, r8d",
     "syscall",
-    "test eax, eax",
-    "js 8f",
-    // fcntl(reports, F_SETFD, FD_CLOEXEC)
-    "mov eax, 72",
-    "mov edi, r15d",
-    "mov esi, 2",
-    "mov edx, 1",
+    // prctl(PR_SET_NAME, "tine-init"): a kernel before 6.14 calls it by the number of its descriptor.
+    "mov rax, 0x696e692d656e6974",
+    "mov [rsp], rax",
+    "mov qword ptr [rsp + 8], 0x74",
+    "mov eax, 157",
+    "mov edi, 15",
+    "mov rsi, rsp",
     "syscall",
-    "test eax, eax",
-    "js 8f",
-    // rt_sigprocmask(SIG_BLOCK, {{SIGALRM, SIGCHLD}}): to be waited for.
-    "mov qword ptr [rsp + 8], 0x12000",
-    "mov eax, 14",
-    "xor edi, edi",
-    "lea rsi, [rsp + 8]",
-    "xor edx, edx",
-    "mov r10d, 8",
-    "syscall",
-    // clone(CLONE_VM | CLONE_VFORK | SIGCHLD): this process goes on when the program has been executed.
-    "mov eax, 56",
-    "mov edi, 0x4111",
-    "xor esi, esi",
-    "xor edx, edx",
-    "xor r10d, r10d",
-    "xor r8d, r8d",
-    "syscall",
-    "test eax, eax",
-    "js 8f",
-    "jnz 3f",
-    // The program-to-be: rt_sigprocmask(SIG_SETMASK, {{}}), execve.
+    // rt_sigaction(SIGCHLD, {SIG_IGN}): orphans are waited for by nobody, and go at once.
+    "mov qword ptr [rsp], 1",
+    "mov qword ptr [rsp + 8], 0",
     "mov qword ptr [rsp + 16], 0",
-    "mov eax, 14",
-    "mov edi, 2",
-    "lea rsi, [rsp + 16]",
-    "xor edx, edx",
-    "mov r10d, 8",
-    "syscall",
-    "mov eax, 59",
-    "mov rdi, rbx",
-    "mov rsi, r13",
-    "mov rdx, r14",
-    "syscall",
-    // Here and wherever nothing can be begun: a report, and the status of a child that could not be set up.
-    "8: neg eax",
-    "mov dword ptr [rsp + 16], ebp",
-    "mov dword ptr [rsp + 20], 7",
-    "mov dword ptr [rsp + 24], eax",
-    "mov eax, 1",
-    "mov edi, r15d",
-    "lea rsi, [rsp + 16]",
-    "mov edx, 12",
-    "syscall",
-    "mov edi, 111",
-    "jmp 9f",
-    // Nothing stays open but the way to report.
-    "3: mov r12d, eax",
-    "mov eax, 436",
-    "xor edi, edi",
-    "lea esi, [r15 - 1]",
-    "xor edx, edx",
-    "syscall",
-    "mov eax, 436",
-    "lea edi, [r15 + 1]",
-    "mov esi, -1",
-    "xor edx, edx",
-    "syscall",
-    // wait4 for whoever ends, until it is the program.
-    "4: mov eax, 61",
-    "mov rdi, -1",
+    "mov qword ptr [rsp + 24], 0",
+    "mov eax, 13",
+    "mov edi, 17",
     "mov rsi, rsp",
     "xor edx, edx",
-    "xor r10d, r10d",
-    "syscall",
-    "cmp eax, r12d",
-    "je 5f",
-    "test eax, eax",
-    "jns 4b",
-    "cmp eax, -4",
-    "je 4b",
-    "mov dword ptr [rsp], 0x6f00",
-    // alarm(GRACE)
-    "5: mov r13d, dword ptr [rsp]",
-    "mov eax, 37",
-    "mov edi, 2",
-    "syscall",
-    // Those that are left: wait4(-1, 0, WNOHANG) until there is none, or rt_sigtimedwait says that their time is over.
-    "6: mov eax, 61",
-    "mov rdi, -1",
-    "xor esi, esi",
-    "mov edx, 1",
-    "xor r10d, r10d",
-    "syscall",
-    "test eax, eax",
-    "js 7f",
-    "jnz 6b",
-    "mov eax, 128",
-    "lea rdi, [rsp + 8]",
-    "xor esi, esi",
-    "xor edx, edx",
     "mov r10d, 8",
     "syscall",
-    "cmp eax, 14",
-    "jne 6b",
-    // As the program has ended.
-    "7: mov edi, r13d",
-    "and edi, 127",
-    "jz 10f",
-    "mov dword ptr [rsp + 16], ebp",
-    "mov dword ptr [rsp + 20], 105",
-    "mov dword ptr [rsp + 24], r13d",
-    "mov eax, 1",
-    "mov edi, r15d",
-    "lea rsi, [rsp + 16]",
-    "mov edx, 12",
+    // read(0): a byte, or the end.
+    "2: xor eax, eax",
+    "xor edi, edi",
+    "mov rsi, rsp",
+    "mov edx, 1",
     "syscall",
-    "mov edi, r13d",
-    "and edi, 127",
-    "or edi, 128",
-    "jmp 9f",
-    "10: mov edi, r13d",
-    "shr edi, 8",
-    "and edi, 255",
-    "9: mov eax, 231",
+    "cmp eax, -4",
+    "je 2b",
+    "mov ebx, 200",
+    "cmp eax, 1",
+    "je 3f",
+    "cmp r12, 2",
+    "je 4f",
+    // It will not have looked so often for more than a year.
+    "mov ebx, -1",
+    // kill(-1, 0): is anybody left?
+    "3: mov eax, 62",
+    "mov rdi, -1",
+    "xor esi, esi",
+    "syscall",
+    "cmp eax, -3",
+    "je 4f",
+    // nanosleep({0, 10 ms})
+    "mov qword ptr [rsp], 0",
+    "mov qword ptr [rsp + 8], 10000000",
+    "mov eax, 35",
+    "mov rdi, rsp",
+    "xor esi, esi",
+    "syscall",
+    "dec ebx",
+    "jnz 3b",
+    // exit_group(0): whoever is left goes too.
+    "4: mov eax, 231",
+    "xor edi, edi",
     "syscall",
     "ud2",
     "tine_init_end:",
@@ -320,21 +207,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_holds_both_numbers() {
-        let mut note = [0; NOTE];
-        write_note(&mut note, Pid::from_raw(0x1234_5678).unwrap(), 0x9a);
-        assert_eq!(&note, b"BCDEFGHIJK");
-        write_note(&mut note, Pid::from_raw(1).unwrap(), 8);
-        assert_eq!(&note, b"AAAAAAABAI");
-    }
-
-    #[test]
     fn the_image_is_a_program_and_its_numbers_are_those_of_the_constants() {
         let Some(code) = code() else { return };
         let image = image(code);
         assert_eq!(&image[64 + 2 * 56..], code);
-        let holds = |number: u32| code.windows(4).any(|window| window == number.to_le_bytes());
-        assert!(holds(ENDED as u32) && holds(NOT_EXECUTED as u32) && holds(BY_SIGNAL.into()));
-        assert!(holds(GRACE.into()), "seconds of grace");
+        assert!(code.windows(4).any(|window| window == LOOKS.to_le_bytes()), "two seconds of grace");
     }
 }

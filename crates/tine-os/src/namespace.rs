@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::ops::BitOr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+use crate::seccomp::Key;
 use crate::{Forked, Pid, check, fault, fd, fork, mount, wait};
 
 /// Kinds of namespaces.
@@ -73,6 +74,20 @@ pub fn unshare(kinds: Namespaces) -> io::Result<()> {
     // SAFETY: takes plain flags, none of which has this process share less memory or fewer descriptors with anybody: the kinds
     // can be built from the constants above only (unshare(2)).
     check(unsafe { libc::unshare(kinds.0 as libc::c_int) }).map(drop)
+}
+
+/// Has the children that this process has from here on born into the pid namespace of another process. setns(2). `key`: see
+/// [`Key`](crate::seccomp::Key).
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN over both; ESRCH when that process has ended; EINVAL before Linux 5.8, and when its namespace is not
+/// below this process's.
+pub fn join_processes(of: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+    fault::point("setns")?;
+    let (fd, kind, [first, second]) = (of.as_raw_fd(), libc::CLONE_NEWPID, key.words());
+    // SAFETY: takes a number that is open and plain flags, and changes nothing but where children are born; the kernel does not look at
+    // the others (setns(2)).
+    check(unsafe { libc::syscall(libc::SYS_setns, fd, kind, first, second) } as libc::c_int).map(drop)
 }
 
 /// What a range of ids in this process's user namespace is outside of it.

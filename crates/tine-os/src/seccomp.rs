@@ -3,9 +3,9 @@
 //!
 //! What the program says is made in `tine-confine`; here are its instructions and how it is put on.
 
-use std::io;
+use std::{fmt, io};
 
-use crate::{check, fault};
+use crate::{check, fault, random};
 
 /// Where a program finds what it is asked about: offsets in `struct seccomp_data`.
 pub mod data {
@@ -43,6 +43,16 @@ pub struct Instruction {
 pub mod code {
     /// Load the word at `k`.
     pub const LOAD: u16 = 0x20;
+    /// Load `k` itself.
+    pub const LOAD_VALUE: u16 = 0x00;
+    /// Load what was stored at `k` beside it.
+    pub const LOAD_STORED: u16 = 0x61;
+    /// Store it at `k`.
+    pub const STORE: u16 = 0x02;
+    /// Exclusive or with `k`.
+    pub const XOR: u16 = 0xa4;
+    /// Or with what was loaded beside it.
+    pub const OR: u16 = 0x4c;
     /// And the accumulator with `k`.
     pub const AND: u16 = 0x54;
     /// Skip `k` instructions.
@@ -67,6 +77,40 @@ pub mod answer {
     /// The call fails with this number.
     pub fn fail(errno: u16) -> u32 {
         0x0005_0000 | u32::from(errno)
+    }
+}
+
+/// What a process shows that wears a filter and may all the same do a call which that refuses to whoever it starts: words that nobody can
+/// guess, in the arguments of the call that the kernel does not look at (the third and the fourth).
+///
+/// A filter sees nothing else of who it is that calls. A program that is executed has none of its starter's memory, and of its registers
+/// nothing either (execve(2)), and cannot read a filter; so the key is the starter's alone. With it, no child has to put on a filter
+/// of its own, which takes a fifth of a birth.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Key([u64; 2]);
+
+impl Key {
+    /// None: all its words are zero, as those are that nobody sets.
+    pub const NONE: Key = Key([0; 2]);
+
+    /// One that nobody else has.
+    ///
+    /// # Errors
+    /// What getrandom(2) says.
+    pub fn new() -> io::Result<Key> {
+        Ok(Key([random::word()?, random::word()?]))
+    }
+
+    /// For the third and the fourth argument.
+    pub fn words(self) -> [u64; 2] {
+        self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It is to be found in no log.
+        f.write_str("Key")
     }
 }
 

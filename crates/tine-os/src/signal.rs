@@ -141,13 +141,21 @@ fn descriptor(set: &libc::sigset_t) -> io::Result<OwnedFd> {
 /// # Errors
 /// What sigaction(2) and sigprocmask(2) say.
 pub fn reset(changed: &[i32]) -> io::Result<()> {
-    fault::point("sigaction")?;
-    changed.iter().try_for_each(|signal| set_default(*signal))?;
+    set_defaults(changed)?;
     fault::point("sigprocmask")?;
     let mut none = every_signal();
     // SAFETY: `none` is a set of ours that outlives the call.
     check(unsafe { libc::sigemptyset(&mut none) })?;
     set_mask(&none)
+}
+
+/// The dispositions of these are default again; what is blocked stays so.
+///
+/// # Errors
+/// What sigaction(2) says.
+pub fn set_defaults(changed: &[i32]) -> io::Result<()> {
+    fault::point("sigaction")?;
+    changed.iter().try_for_each(|signal| set_default(*signal))
 }
 
 /// Sends a signal to a child that has not been waited for, so that the id is still its own.

@@ -23,6 +23,7 @@ use rustix::thread::futex;
 
 use crate::fork::{CLONE_INTO_CGROUP, CloneArgs, exit};
 use crate::namespace::Namespaces;
+use crate::seccomp::Key;
 use crate::{Pid, fault, fd, wait};
 
 /// Where children are born that only become a program. Each needs a `T` for that.
@@ -50,8 +51,14 @@ struct Job<T> {
     here: AtomicU32,
     what: T,
     client: RawFd,
-    task: fn(&mut T, BorrowedFd<'_>) -> u8,
+    task: Task<T>,
+    /// The child's process id as its parent knows it, written by the kernel before the child begins; 0 where it was not asked to.
+    pid: AtomicI32,
 }
+
+/// What a child does: it is given what it needs, its client's connection, and its process id as its parent knows it, where that could
+/// be had for nothing; it ends with this status.
+pub type Task<T> = fn(&mut T, BorrowedFd<'_>, Option<Pid>) -> u8;
 
 /// A free place, in which a child can be born once.
 #[derive(Debug)]
@@ -70,6 +77,8 @@ pub struct With<'a> {
     pub namespaces: Namespaces,
     /// Whether it is the child of this process's parent and not of this one: clone(2), CLONE_PARENT.
     pub sibling: bool,
+    /// What a filter that this process wears knows it by where clone3(2) is refused to others.
+    pub key: Key,
 }
 
 impl With<'_> {
@@ -132,8 +141,11 @@ impl<T> Nursery<T> {
         let places = (0..children).map(|_| Place::new(what())).collect::<io::Result<_>>()?;
         let mut nursery = Nursery { places, next: 0, stuck: false };
         const FINE: u8 = 7;
-        let born =
-            nursery.cot()?.bear(fd::null()?.as_fd(), With { pidfd: true, ..With::default() }, |_, _| FINE)?;
+        let born = nursery.cot()?.bear(
+            fd::null()?.as_fd(),
+            With { pidfd: true, ..With::default() },
+            |_, _, _| FINE,
+        )?;
         match wait::wait_blocking(born.pid)?.code() {
             Some(status) if status == i32::from(FINE) && nursery.is_empty() => Ok(nursery),
             _ => Err(io::Error::other("a child that shares memory did not end as it was told to")),
@@ -175,7 +187,8 @@ impl<T> Place<T> {
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing in this process (mmap(2)).
         let all = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), GUARD + STACK, none, flags)? };
         let stack = NonNull::new(all).ok_or(io::ErrorKind::OutOfMemory)?;
-        let job = Job { here: AtomicU32::new(0), what, client: -1, task: |_, _| 0 };
+        let job =
+            Job { here: AtomicU32::new(0), what, client: -1, task: |_, _, _| 0, pid: AtomicI32::new(0) };
         let place = Place { stack, job: NonNull::from(Box::leak(Box::new(job))) };
         let both = MprotectFlags::READ | MprotectFlags::WRITE;
         let bottom = all.wrapping_byte_add(GUARD);
@@ -212,19 +225,14 @@ impl<T> Cot<'_, T> {
         unsafe { &mut (*self.place.job.as_ptr()).what }
     }
 
-    /// A child is born, `with` these things, and does `task` with what it needs and its client's connection, at the
+    /// A child is born, `with` these things, and does `task`, with its client's connection at the
     /// number that it has here: the child has a copy of all descriptors. It ends with what `task` returns as its status. Signals that
     /// have a handler here have none there.
     ///
     /// # Errors
     /// EAGAIN, ENOMEM when the kernel refuses; EMFILE, ENFILE for want of a process descriptor; EBUSY and others of the control
     /// group's. Nobody was born then.
-    pub fn bear(
-        self,
-        client: BorrowedFd<'_>,
-        with: With<'_>,
-        task: fn(&mut T, BorrowedFd<'_>) -> u8,
-    ) -> io::Result<Newborn> {
+    pub fn bear(self, client: BorrowedFd<'_>, with: With<'_>, task: Task<T>) -> io::Result<Newborn> {
         fault::point("fork")?;
         let place = self.place;
         // SAFETY: the place is free, so no child uses its job, and nobody else has the place.
@@ -235,16 +243,20 @@ impl<T> Cot<'_, T> {
         let here = job.here.as_ptr();
         let pidfd = AtomicI32::new(-1);
         let wanted = with.pidfd;
-        let plain = with.is_plain();
+        job.pid.store(0, Relaxed);
+        let (plain, key) = (with.is_plain(), with.key.words());
         // Handlers that clone(2) would leave in the child belong to signals that are blocked until it has put them back itself.
         let flags = (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64
             | WALKED
             | with.flags()
+            // The older call has one place for both.
+            | if plain && wanted { 0 } else { libc::CLONE_PARENT_SETTID as u64 }
             | if plain { 0 } else { CLONE_CLEAR_SIGHAND };
         let args = CloneArgs {
             flags,
             pidfd: pidfd.as_ptr() as u64,
             child_tid: here as u64,
+            parent_tid: job.pid.as_ptr() as u64,
             exit_signal: with.exit_signal(),
             stack: place.stack.as_ptr().wrapping_byte_add(GUARD) as u64,
             stack_size: STACK as u64,
@@ -255,7 +267,8 @@ impl<T> Cot<'_, T> {
         // SAFETY: `args` is a live structure. Its stack and `job` belong to a place that was free, so no other child uses them; and
         // none will, nor this process, before the kernel has cleared `here`, which it does when the child has left this memory.
         // They are not unmapped before that either (`drop`). `begin` does not return.
-        let result = unsafe { clone_and_call(&args, plain, begin as *const (), place.job.as_ptr().cast()) };
+        let result =
+            unsafe { clone_and_call(&args, plain, key, begin as *const (), place.job.as_ptr().cast()) };
         if result < 0 {
             place.here().store(0, Relaxed);
             return Err(io::Error::from_raw_os_error(-result as i32));
@@ -301,23 +314,38 @@ extern "C" fn begin<T>(job: *mut Job<T>) -> ! {
     let client = unsafe { (*job).client };
     // SAFETY: the parent had it open when it called `bear`, and this process's descriptors are a copy of that moment's.
     let client = unsafe { BorrowedFd::borrow_raw(client) };
-    exit(task(what, client))
+    // SAFETY: the job is live and this child's alone, as said above; the kernel has written the number before the child began.
+    let pid = unsafe { (*job).pid.load(Relaxed) };
+    exit(task(what, client, Pid::from_raw(pid)))
 }
 
 /// clone3(2), or the older clone(2) where it is asked for `plain`ly, with a stack for the child, which calls `begin` with `job`
-/// there. Gives the child's id or a negative errno.
+/// there. Gives the child's id or a negative errno. `key`: see [`Key`].
 ///
 /// # Safety
 /// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
 /// that takes `job` and does not return.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(
+    args: &CloneArgs,
+    plain: bool,
+    key: [u64; 2],
+    begin: *const (),
+    job: *mut libc::c_void,
+) -> i64 {
     let result: i64;
     let [number, first, second, third, fourth] = match plain {
-        false => [libc::SYS_clone3 as u64, ptr::from_ref(args) as u64, size_of::<CloneArgs>() as u64, 0, 0],
+        false => [
+            libc::SYS_clone3 as u64,
+            ptr::from_ref(args) as u64,
+            size_of::<CloneArgs>() as u64,
+            key[0],
+            key[1],
+        ],
         true => {
             let (flags, top) = (args.flags | args.exit_signal, args.stack + args.stack_size);
-            [libc::SYS_clone as u64, flags, top, args.pidfd, args.child_tid]
+            let told = if flags & libc::CLONE_PIDFD as u64 != 0 { args.pidfd } else { args.parent_tid };
+            [libc::SYS_clone as u64, flags, top, told, args.child_tid]
         }
     };
     // SAFETY: as the caller promises. Parent and child leave the call with the same registers but for rax and the stack pointer;
@@ -353,13 +381,27 @@ unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *
 /// `args` must name a stack that nobody uses until the child has ended or executed a program, and `begin` must be a function
 /// that takes `job` and does not return.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(
+    args: &CloneArgs,
+    plain: bool,
+    key: [u64; 2],
+    begin: *const (),
+    job: *mut libc::c_void,
+) -> i64 {
     let result: i64;
-    let [number, first, second, third, fifth] = match plain {
-        false => [libc::SYS_clone3 as u64, ptr::from_ref(args) as u64, size_of::<CloneArgs>() as u64, 0, 0],
+    let [number, first, second, third, fourth, fifth] = match plain {
+        false => [
+            libc::SYS_clone3 as u64,
+            ptr::from_ref(args) as u64,
+            size_of::<CloneArgs>() as u64,
+            key[0],
+            key[1],
+            0,
+        ],
         true => {
             let (flags, top) = (args.flags | args.exit_signal, args.stack + args.stack_size);
-            [libc::SYS_clone as u64, flags, top, args.pidfd, args.child_tid]
+            let told = if flags & libc::CLONE_PIDFD as u64 != 0 { args.pidfd } else { args.parent_tid };
+            [libc::SYS_clone as u64, flags, top, told, 0, args.child_tid]
         }
     };
     // SAFETY: as the caller promises. Parent and child leave the call with the same registers but for x0 and the stack pointer;
@@ -380,7 +422,7 @@ unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *
             inlateout("x0") first => result,
             in("x1") second,
             in("x2") third,
-            in("x3") 0u64,
+            in("x3") fourth,
             in("x4") fifth,
             lateout("x30") _,
         );
@@ -393,6 +435,6 @@ unsafe fn clone_and_call(args: &CloneArgs, plain: bool, begin: *const (), job: *
 /// # Safety
 /// Nothing has to hold, for nothing is done; it is unsafe because the others are.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn clone_and_call(_: &CloneArgs, _: bool, _: *const (), _: *mut libc::c_void) -> i64 {
+unsafe fn clone_and_call(_: &CloneArgs, _: bool, _: [u64; 2], _: *const (), _: *mut libc::c_void) -> i64 {
     -i64::from(libc::ENOSYS)
 }

@@ -430,10 +430,13 @@ impl Server {
         }
         let again = (self.clients_per_child > 1).then(|| Spares::new(0, 32));
         let spares = self.spares.or(again).filter(|_| self.balancers.is_none());
-        let lines = lines + spares.map_or(0, |spares| spares.most);
         // A worker beside the first has its socket, and its memory or both ends of its channel.
         let seats: usize = self.listeners.iter().map(|listener| 3 * listener.seats() - 2).sum();
-        let needed = (self.limits.children + lines + queued + seats) as u64 + DESCRIPTORS;
+        let init = programs && plan.wants_init();
+        // Two more where each has a pid namespace that is used again.
+        let children =
+            (self.limits.children + spares.map_or(0, |spares| spares.most)) * if init { 3 } else { 1 };
+        let needed = (children + lines + queued + seats) as u64 + DESCRIPTORS;
         let allowed = limit::raise_nofile(needed + (places - queued + 4 * Trees::OPEN_MOST) as u64)
             .map_err(system("raise the limit on open descriptors"))?;
         if allowed < needed {
@@ -460,7 +463,9 @@ impl Server {
         if let Some(why) = &why {
             events(&Event::Trees { by: trees.name(), why });
         }
-        if nursery.is_some() && allowed >= needed + (places - queued) as u64 + 4 * Trees::OPEN_MOST as u64 {
+        // A template copies none of the master's.
+        let copies_few = nursery.is_some() || plan.confines();
+        if copies_few && allowed >= needed + (places - queued) as u64 + 4 * Trees::OPEN_MOST as u64 {
             trees.keep_open();
         }
         let (orphans, master, held_together) = (self.orphans, Pid::own(), trees.name());
@@ -470,7 +475,7 @@ impl Server {
             trees = trees.left_to_others(programs).map_err(system("become the parent of orphans"))?;
             self.seat(crew, &mut events)?;
         }
-        let init = (programs && plan.wants_init()).then(init::file).transpose();
+        let init = init.then(init::file).transpose();
         let init = init.map_err(system(
             "make an init for the children's pid namespaces (sysctl vm.memfd_noexec, or --init no)",
         ))?;

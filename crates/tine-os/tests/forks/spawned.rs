@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use tine_os::exec::{Argv, Environ, exec};
-use tine_os::spawn::{Nursery, With};
+use tine_os::spawn::{Nursery, Task, With};
 use tine_os::{Pid, fd, signal, wait};
 
 use crate::support::{Test, hear, pair, say, signal_of, tests};
@@ -20,13 +20,14 @@ pub const TESTS: &[Test] = tests![
     a_child_that_crashes_or_aborts_harms_nobody,
     a_handler_of_ours_is_not_the_childs,
     a_client_sees_the_end_when_its_child_ends,
+    a_child_is_told_who_it_is_for_its_parent,
 ];
 
 fn nursery<T: Clone>(places: usize, what: T) -> Nursery<T> {
     Nursery::new(places, || what.clone()).expect("a nursery")
 }
 
-fn bear<T>(nursery: &mut Nursery<T>, client: impl AsFd, task: fn(&mut T, BorrowedFd<'_>) -> u8) -> Pid {
+fn bear<T>(nursery: &mut Nursery<T>, client: impl AsFd, task: Task<T>) -> Pid {
     let cot = nursery.cot().expect("a place");
     cot.bear(client.as_fd(), With::default(), task).expect("a child").pid
 }
@@ -42,7 +43,7 @@ fn null() -> std::os::fd::OwnedFd {
 fn what_a_child_does_with_descriptors_is_its_own() {
     let high: Vec<_> = (0..300).map(|_| null()).collect();
     let (_ours, theirs) = pair();
-    let child = bear(&mut nursery(1, ()), &theirs, |(), client| {
+    let child = bear(&mut nursery(1, ()), &theirs, |(), client, _| {
         let closed = fd::place(&[client, client], &[]).and_then(|()| fd::close_from(2, &[]));
         u8::from(closed.is_ok() && fd::placed(299).is_err())
     });
@@ -50,11 +51,16 @@ fn what_a_child_does_with_descriptors_is_its_own() {
     assert!(high.iter().all(|fd| rustix::io::fcntl_getfd(fd).is_ok()), "one of ours was closed");
 }
 
+fn a_child_is_told_who_it_is_for_its_parent() {
+    let child = bear(&mut nursery(1, ()), null(), |(), _, pid| u8::from(pid == Some(Pid::own())));
+    assert_eq!(status_of(child), Some(1));
+}
+
 fn what_a_child_does_with_its_place_is_seen_by_the_next() {
     let mut nursery = nursery(1, 0u32);
     for n in 0..100 {
         assert_eq!(*nursery.cot().expect("a place").what(), n);
-        let child = bear(&mut nursery, null(), |count, _| {
+        let child = bear(&mut nursery, null(), |count, _, _| {
             *count += 1;
             7
         });
@@ -81,7 +87,7 @@ fn a_child_becomes_the_program_with_its_client() {
     let (ours, theirs) = pair();
     let with = With { pidfd: true, ..With::default() };
     let born =
-        nursery.cot().expect("a place").bear(theirs.as_fd(), with, |Becomes { argv, environ }, client| {
+        nursery.cot().expect("a place").bear(theirs.as_fd(), with, |Becomes { argv, environ }, client, _| {
             if fd::place(&[client, client], &[]).is_ok() {
                 exec(argv, environ);
             }
@@ -98,7 +104,7 @@ fn a_child_becomes_the_program_with_its_client() {
 }
 
 /// Says that it is there, and ends when it is told to.
-fn stays(_: &mut (), client: BorrowedFd<'_>) -> u8 {
+fn stays(_: &mut (), client: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
     let mut word = [0];
     let there = rustix::io::write(client, b"x").is_ok();
     u8::from(!(there && rustix::io::read(client, &mut word) == Ok(1)))
@@ -122,7 +128,7 @@ fn as_many_are_born_at_once_as_there_are_places_and_the_next_waits() {
         }
         pairs.iter().for_each(|(ours, _)| say(ours));
         assert!(born.into_iter().chain([last]).all(|child| status_of(child) == Some(0)));
-        assert_eq!(status_of(bear(&mut nursery, null(), |(), _| 9)), Some(9), "there is room again");
+        assert_eq!(status_of(bear(&mut nursery, null(), |(), _, _| 9)), Some(9), "there is room again");
         assert!(nursery.is_empty());
     }
 }
@@ -134,7 +140,7 @@ fn who_is_stopped_keeps_its_place_and_nothing_else() {
     hear(&ours);
     signal::send(child, signal::Signal::STOP).expect("a signal");
     for _ in 0..10 {
-        assert_eq!(status_of(bear(&mut nursery, null(), |(), _| 3)), Some(3));
+        assert_eq!(status_of(bear(&mut nursery, null(), |(), _, _| 3)), Some(3));
     }
     signal::send(child, signal::Signal::KILL).expect("a signal");
     assert_eq!(signal_of(child), Some(9));
@@ -143,11 +149,11 @@ fn who_is_stopped_keeps_its_place_and_nothing_else() {
 
 fn a_child_that_crashes_or_aborts_harms_nobody() {
     let mut nursery = nursery(2, ());
-    let mut signal = |task: fn(&mut (), BorrowedFd<'_>) -> u8| signal_of(bear(&mut nursery, null(), task));
-    assert_eq!(signal(|(), _| std::process::abort()), Some(6));
+    let mut signal = |task: Task<()>| signal_of(bear(&mut nursery, null(), task));
+    assert_eq!(signal(|(), _, _| std::process::abort()), Some(6));
     // Its stack is its own, and ends in a page that nobody can touch.
-    assert_eq!(signal(|(), _| fall(1)), Some(11));
-    let kill = |_: &mut (), _: BorrowedFd<'_>| {
+    assert_eq!(signal(|(), _, _| fall(1)), Some(11));
+    let kill = |_: &mut (), _: BorrowedFd<'_>, _: Option<Pid>| {
         let own = rustix::process::getpid();
         rustix::process::kill_process(own, signal::Signal::KILL).map_or(1, |()| 0)
     };
@@ -163,7 +169,7 @@ fn fall(depth: u8) -> u8 {
 fn a_handler_of_ours_is_not_the_childs() {
     // The Rust runtime's own, for a stack that overflows.
     assert!(signal::changed().expect("an answer").contains(&11));
-    let child = bear(&mut nursery(1, ()), null(), |(), _| {
+    let child = bear(&mut nursery(1, ()), null(), |(), _, _| {
         signal::changed().map_or(255, |changed| changed.iter().filter(|signal| **signal == 11).count() as u8)
     });
     assert_eq!(status_of(child), Some(0));
@@ -171,8 +177,9 @@ fn a_handler_of_ours_is_not_the_childs() {
 
 fn a_client_sees_the_end_when_its_child_ends() {
     let (ours, theirs) = pair();
-    let child =
-        bear(&mut nursery(1, ()), &theirs, |(), client| u8::from(rustix::io::write(client, b"x").is_err()));
+    let child = bear(&mut nursery(1, ()), &theirs, |(), client, _| {
+        u8::from(rustix::io::write(client, b"x").is_err())
+    });
     drop(theirs);
     hear(&ours);
     assert_eq!(status_of(child), Some(0));

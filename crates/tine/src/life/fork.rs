@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tine_confine::{Failure, Prepared, Step};
-use tine_os::exec::{Argv, Environ, exec, exec_below};
+use tine_os::exec::{Argv, Environ, exec};
 use tine_os::fork::exit;
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
@@ -35,7 +35,7 @@ pub(crate) struct Desk {
     /// What becomes of children when this process, the master, is killed.
     pub orphans: Orphans,
     pub master: Pid,
-    /// The program that is the first process of each child's pid namespace, where there is to be one.
+    /// What keeps the pid namespaces that children are born into, where there are such.
     pub init: Option<OwnedFd>,
 }
 
@@ -118,6 +118,8 @@ impl Desk {
         self.enter(slot, fds, needed)?;
         match self.orphans {
             Orphans::Finish => Ok(()),
+            // All that are in its pid namespace go then, for the first of them does.
+            Orphans::Die if self.init.is_some() => Ok(()),
             // After the change of identity, which would undo it: prctl(2), PR_SET_PDEATHSIG.
             Orphans::Die => match orphan::die_with_parent(self.master) {
                 // From a pid namespace of its own nobody sees a parent; but the master would read our reports.
@@ -170,15 +172,12 @@ impl Desk {
 
     /// In a child: becomes a program, or says why not.
     pub(crate) fn execute(&self, argv: &Argv, environ: &mut Environ) -> Failure {
-        Step::Exec.failed()(match &self.init {
-            Some(init) => exec_below(init, argv, environ, self.reports.of_init()),
-            None => exec(argv, environ),
-        })
+        Step::Exec.failed()(exec(argv, environ))
     }
 
     /// What a child needs open until it serves.
     pub(crate) fn child_ends(&self) -> impl Iterator<Item = RawFd> {
-        self.reports.child_ends().chain(self.init.as_ref().map(AsRawFd::as_raw_fd))
+        self.reports.child_ends()
     }
 
     pub(crate) fn log(&self) -> BorrowedFd<'_> {

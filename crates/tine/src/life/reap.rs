@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tine_confine::{Failure, Step};
 use tine_os::wait::Ended;
-use tine_os::{Pid, fd, init};
+use tine_os::{Pid, fd};
 
 use crate::event::{Bill, How, Outcome};
 use crate::life::admit::Fault;
@@ -44,8 +44,6 @@ pub(crate) enum Report {
     Truncated,
     /// A worker has dropped datagrams that it had no room for.
     Dropped,
-    /// A program has ended by a signal, says its init, which cannot end so itself: the status, as wait(2) has it.
-    Ended(i32),
 }
 
 /// A message: process id, kind, value, four bytes each. Kinds below 100 are steps that failed, the value their errno.
@@ -76,11 +74,6 @@ impl Reports {
         fd::is_broken(&self.write)
     }
 
-    /// In a child that executes an init: who it is, and what that reports through.
-    pub(crate) fn of_init(&self) -> (Pid, BorrowedFd<'_>) {
-        (self.who(), self.write.as_fd())
-    }
-
     /// In a child: its id as the master knows it.
     fn who(&self) -> Pid {
         let seen = self.proc.as_ref().and_then(|proc| Pid::seen_in(proc.as_fd()).ok());
@@ -97,19 +90,25 @@ impl Reports {
 
     /// In a child. A full pipe loses the report; that a set-up failed, the exit status still tells.
     pub(crate) fn send(&self, report: &Report) {
+        self.send_of(self.who(), report);
+    }
+
+    /// In a child that may know who it is for the master.
+    pub(crate) fn send_as(&self, who: Option<Pid>, report: &Report) {
+        self.send_of(who.unwrap_or_else(|| self.who()), report);
+    }
+
+    fn send_of(&self, who: Pid, report: &Report) {
         let (kind, value) = match report {
             Report::Failed(failure) => (failure.step as i32, failure.error.raw_os_error().unwrap_or(0)),
             Report::Begun { lost } => (BEGUN, i32::from(*lost)),
             Report::Truncated => (TRUNCATED, 0),
             Report::Dropped => (DROPPED, 0),
             Report::Spoken => (SPOKEN, 0),
-            Report::Ended(status) => (init::ENDED, *status),
             Report::Ready(after) => (SET_UP, i32::try_from(after.as_micros()).unwrap_or(i32::MAX)),
         };
         let mut message = [0; MESSAGE];
-        for (place, number) in
-            message.as_chunks_mut::<4>().0.iter_mut().zip([self.who().as_raw(), kind, value])
-        {
+        for (place, number) in message.as_chunks_mut::<4>().0.iter_mut().zip([who.as_raw(), kind, value]) {
             *place = number.to_ne_bytes();
         }
         let pipe = if matches!(report, Report::Ready(_)) { &self.write_later } else { &self.write };
@@ -149,7 +148,6 @@ impl Report {
             TRUNCATED => Some(Report::Truncated),
             DROPPED => Some(Report::Dropped),
             SPOKEN => Some(Report::Spoken),
-            init::ENDED => Some(Report::Ended(value)),
             SET_UP => Some(Report::Ready(Duration::from_micros(value.try_into().ok()?))),
             step => {
                 let step = u8::try_from(step).ok().and_then(Step::from_number)?;

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
 use tine_os::exec::{Argv, Environ};
-use tine_os::fd;
 use tine_os::fork::exit;
 use tine_os::socket::{self, Addr};
 use tine_os::wait::{self, Usage};
+use tine_os::{Pid, fd};
 
 use crate::addr::Transport;
 use crate::conn::Conn;
@@ -247,7 +247,7 @@ impl Become<'_> {
 
 /// What such a child does; it comes back only with the status of one that could not become its program. It shares the master's
 /// memory, and asks for none.
-pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
+pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>, pid: Option<Pid>) -> u8 {
     let Some(Start { desk, inherits, slot, argv, environ, places, born }) = start else {
         return SETUP_FAILED;
     };
@@ -255,11 +255,11 @@ pub(crate) fn start(start: &mut Option<Start>, client: BorrowedFd<'_>) -> u8 {
     let failure = match desk.begin((*inherits, *slot), &fds[..count], &[]) {
         Err(failure) => failure,
         Ok(()) => {
-            desk.reports.send(&Report::Ready(born.elapsed()));
+            desk.reports.send_as(pid, &Report::Ready(born.elapsed()));
             desk.execute(argv, environ)
         }
     };
-    desk.reports.send(&Report::Failed(failure));
+    desk.reports.send_as(pid, &Report::Failed(failure));
     SETUP_FAILED
 }
 

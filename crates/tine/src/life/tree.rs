@@ -132,6 +132,9 @@ impl Trees {
     /// takes more than a few hundredths of the time, however many there are.
     const LOOKING_EACH: Duration = Duration::from_micros(100);
 
+    /// How long the first process of a namespace may stay whose acceptor has died: as long as any client.
+    const NAMESPACE: Duration = Duration::from_secs(1 << 30);
+
     /// How often, while they are being killed.
     const KILLING: Duration = Duration::from_millis(5);
 
@@ -280,8 +283,9 @@ impl Trees {
         }
     }
 
-    /// A child has ended and was waited for; what it has left may stay for a moment, or not, when it was ended `by_force`.
-    pub(crate) fn ended(&mut self, branch: Branch, by_force: bool, now: Instant) -> io::Result<()> {
+    /// A child has ended and was waited for; what it has left may stay for a moment, or not, when it was ended `by_force`. Gives whether
+    /// it is certain that there is nothing.
+    pub(crate) fn ended(&mut self, branch: Branch, by_force: bool, now: Instant) -> io::Result<bool> {
         let until = if by_force { now } else { now + Trees::GRACE };
         match (&mut self.by, branch) {
             (By::Cgroup(pool), Branch::Leaf(leaf)) => {
@@ -291,19 +295,19 @@ impl Trees {
                     None => pool.parent.is_populated(leaf),
                 };
                 if let Ok(false) = populated {
-                    return pool.give_back(leaf, open);
+                    return pool.give_back(leaf, open).map(|()| true);
                 }
                 // Not known is looked at again, as somebody there is.
                 self.left.leaves.push_back((leaf, until));
                 let killed = if by_force { pool.kill(leaf) } else { Ok(()) };
                 self.look_soon(by_force, now);
-                return populated.map(drop).and(killed);
+                return populated.and(killed).map(|()| false);
             }
-            (By::Nothing, _) => return Ok(()),
+            (By::Nothing, _) => return Ok(false),
             _ => self.left.heirs = self.left.heirs.max(Some(until)),
         }
         self.look_soon(by_force, now);
-        Ok(())
+        Ok(false)
     }
 
     /// Looks after those who are left. `known`: whether a child is one of the master's own. Adds the orphans that were
@@ -575,7 +579,12 @@ impl Left {
         // Without an heir it is of a child that has ended, and that is not known yet.
         let until = self.heirs.take().unwrap_or(now + Trees::GRACE);
         for pid in all.into_iter().filter(|pid| !known(*pid) && !self.strangers.contains(pid)) {
-            let until = if self.doomed.contains_key(&pid) { now } else { until };
+            let until = match self.doomed.contains_key(&pid) {
+                true => now,
+                // What keeps a pid namespace goes when nobody is left there, and with it goes whoever is.
+                false if orphan::is_first(pid) => now + Trees::NAMESPACE,
+                false => until,
+            };
             self.orphans.entry(pid).or_insert_with(|| {
                 found.push(pid);
                 until

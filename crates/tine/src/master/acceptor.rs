@@ -22,6 +22,7 @@ use crate::life::serve::Service;
 use crate::life::slot::Slots;
 use crate::life::tree::Branch;
 use crate::mode::acceptors::{Crew, Notes, RECORDS, seat};
+use crate::mode::cell::Cells;
 use crate::mode::each;
 use crate::mode::spare::Parked;
 use crate::mode::worker::Workers;
@@ -92,7 +93,7 @@ impl Master {
         }
         // Whoever else it has left is ended.
         let kept = self.workplace.trees.ended(Branch::Own, false, now);
-        self.tell_unless_killed(kept);
+        self.tell_unless_killed(kept.map(drop));
     }
 
     /// Takes a child over whose acceptor has died.
@@ -112,6 +113,7 @@ impl Master {
             setup: Some(Duration::ZERO),
             listener: usize::MAX,
             branch: Branch::Own,
+            cell: None,
             slot: Slots::NONE,
             // What its client has done is not known here.
             standing: Standing::Faultless,
@@ -225,8 +227,9 @@ impl Master {
         (desk.reports, desk.master) = (Reports::new(foreign)?, Pid::own());
         self.template = None;
         self.slots = Slots::of_seat(seat(at));
+        self.cells = Cells::default();
         self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
-        if self.nursery.is_some() {
+        if self.nursery.is_some() || self.workplace.plan.confines() {
             self.workplace.trees.keep_open();
         }
         self.workers = Workers::new()?;
@@ -242,7 +245,6 @@ impl Master {
         }
         self.children.clear();
         self.failures.clear();
-        self.statuses.clear();
         (self.held, self.undecided, self.room) = Default::default();
         (self.dead, self.heard, self.served, self.failed) = Default::default();
         self.deaths = Deaths::new()?;

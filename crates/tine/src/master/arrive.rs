@@ -16,8 +16,9 @@ use crate::life::bind::{Arrival, Role};
 use crate::life::fork::{Birth, Desk, Workplace, fork};
 use crate::life::serve::{Place, Service, start};
 use crate::life::tree::Branch;
+use crate::mode::cell::Cell;
 use crate::mode::spare::{Handover, Spare};
-use crate::mode::template::{Order, Particulars, Template};
+use crate::mode::template::{Birthplace, Order, Particulars, Template};
 use crate::peer::Peer;
 
 /// The child that a client was given.
@@ -27,6 +28,7 @@ pub(super) struct Given {
     pid: Option<tine_os::Pid>,
     branch: Branch,
     slot: u32,
+    cell: Option<Cell>,
     /// On which it names its client, if that is to be asked.
     line: Option<OwnedFd>,
     /// How long it took, where the master knows by itself.
@@ -277,13 +279,17 @@ impl Master {
                 Ok(Some(birth)) => birth,
                 Err(why) => return self.lose_template(&why),
             };
-            let Some((unborn, given)) = self.unborn.pop_front() else { return };
-            match birth {
+            let Some((unborn, mut given)) = self.unborn.pop_front() else { return };
+            if let Some(made) = birth.cell {
+                self.know_cell(&made);
+                given.cell = Some(made);
+            }
+            match birth.child {
                 Ok(pid) => {
                     self.deaths.watch(pid);
                     self.settle(unborn, given, pid);
                 }
-                Err(why) => self.miscarry(unborn, &given, &why),
+                Err(why) => self.miscarry(unborn, given, &why),
             }
         }
     }
@@ -291,29 +297,28 @@ impl Master {
     /// A template did not answer: another one takes its place. The child that it had in hand may be there, and not known, and
     /// would share its client with another one; so that client is lost. The others it had not come to yet.
     fn lose_template(&mut self, why: &io::Error) {
-        if let Some(template) = self.template.take() {
-            template.dismiss();
-        }
+        self.let_template_go(None);
         (self.events)(&Event::Odd { what: "hear from a template (another takes its place)", error: why });
         let now = Instant::now();
         for (number, (unborn, given)) in std::mem::take(&mut self.unborn).into_iter().enumerate() {
             if number > 0 {
-                self.miscarry(unborn, &given, why);
+                self.miscarry(unborn, given, why);
             } else {
                 self.admit.leaves(unborn.ticket, now);
                 // Others have it only when all have been given out once.
                 self.slots.give_back(given.slot);
                 // Whoever is in there has no client and is ended.
-                let ended = self.workplace.trees.ended(given.branch, true, now);
-                self.tell_unless_killed(ended);
+                self.leave_place((given.branch, given.cell), true, now);
             }
         }
     }
 
     /// There is no child: the client is kept, and its listener rests.
-    fn miscarry(&mut self, unborn: Unborn, given: &Given, why: &io::Error) {
+    fn miscarry(&mut self, unborn: Unborn, given: Given, why: &io::Error) {
         self.workplace.trees.spare(given.branch);
         self.slots.give_back(given.slot);
+        // It may be what is to blame.
+        self.leave_cell(given.cell, false, true);
         let Unborn { at, ticket, waited, arrival, .. } = unborn;
         self.held.push_back((at, Guest { ticket, arrival, waited }));
         self.rest(at, "fork", why);
@@ -322,7 +327,7 @@ impl Master {
     /// A client has a child.
     fn settle(&mut self, unborn: Unborn, given: Given, pid: tine_os::Pid) {
         let Unborn { at, ticket, waited, arrival, accepted, cookie, interface, silent, born } = unborn;
-        let Given { branch, slot, line: ours, setup, again, .. } = given;
+        let Given { branch, slot, cell, line: ours, setup, again, .. } = given;
         self.admit.bears(ticket, pid.id());
         self.work(at);
         if let Some(Role::Lend(to)) = self.listeners.get_mut(at).map(|listener| &mut listener.role) {
@@ -349,6 +354,7 @@ impl Master {
             listener,
             branch,
             slot,
+            cell,
             standing,
             header: 0,
             sign,
@@ -387,10 +393,10 @@ impl Master {
         let spares = self.spares.as_mut().filter(|_| !asks)?;
         let spare = spares.hand_over(client.as_fd(), told);
         spares.stock.arrives(spare.is_some(), born);
-        let spare = spare?;
-        let (pid, branch, slot) = (spare.pid, spare.branch, spare.slot);
+        let mut spare = spare?;
+        let (pid, branch, slot, cell) = (spare.pid, spare.branch, spare.slot, spare.cell.take());
         let again = spares.are_used_again().then_some(spare);
-        Some(Given { pid: Some(pid), branch, slot, line: None, setup: Some(born.elapsed()), again })
+        Some(Given { pid: Some(pid), branch, slot, cell, line: None, setup: Some(born.elapsed()), again })
     }
 
     /// A child is born for a client.
@@ -412,7 +418,7 @@ impl Master {
         let rules = asks.then(|| self.admit.limits().rules.clone());
         let place = Place { transport: self.listeners[at].transport, rules: rules.as_ref(), timeout, signs };
         let branch = self.workplace.trees.grow()?;
-        let slot = self.slot();
+        let (slot, cell) = (self.slot(), self.take_cell());
         let (Workplace { desk, trees }, pidfd) = (&self.workplace, self.deaths.wants_descriptor());
         let (group, inherits) = (trees.group(branch), trees.inherits(branch));
         // Whoever has to ask a balancer first needs memory for that. Where nobody gets on in the nursery, a fork does the same.
@@ -433,7 +439,8 @@ impl Master {
                 let order = Order::Client { told, asks: asks.then_some((timeout, signs)) };
                 let both = [client.as_fd(), theirs.as_ref().map_or(client.as_fd(), AsFd::as_fd)];
                 let fds = &both[..1 + usize::from(theirs.is_some())];
-                template.order(order, Particulars { slot, inherits, born }, fds, group).map(|()| None)
+                let place = Birthplace { group, cell: cell.as_ref() };
+                template.order(order, Particulars { slot, inherits, born }, fds, place).map(|()| None)
             }
             (Some(cot), None) => {
                 cot.bear(client.as_fd(), With { group, pidfd, ..With::default() }, start).map(Some)
@@ -454,11 +461,12 @@ impl Master {
                     Some(Newborn { pid, pidfd: None }) => self.deaths.watch(pid),
                     None => {}
                 }
-                Ok(Given { pid, branch, slot, line: ours, setup: None, again: None })
+                Ok(Given { pid, branch, slot, cell, line: ours, setup: None, again: None })
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);
                 self.slots.give_back(slot);
+                self.leave_cell(cell, false, true);
                 self.doubt_template(&why);
                 Err(why)
             }
@@ -481,24 +489,45 @@ impl Master {
     fn bear_spare(&mut self, service: &mut dyn Service) -> io::Result<()> {
         self.await_births();
         apart::outside(|| self.renew_template(service))?;
-        let slot = self.slot();
-        let Some(spares) = &mut self.spares else { return Ok(()) };
+        if self.spares.is_none() {
+            return Ok(());
+        }
         let branch = self.workplace.trees.grow()?;
-        let rules = self.admit.limits().rules.clone();
-        let template = self.template.as_ref();
-        match spares.make(&self.workplace, (&rules, branch, slot), template, service) {
-            Ok(spare) => {
-                spares.stock.counts(spares.len(), Instant::now());
-                self.deaths.watch(spare);
+        let (slot, mut cell) = (self.slot(), self.take_cell());
+        let (rules, born) = (self.admit.limits().rules.clone(), Instant::now());
+        let (spares, template) = (self.spares.as_ref(), self.template.as_ref());
+        let made = spares.map(|spares| {
+            spares.make(&self.workplace, (&rules, branch, slot), born, (template, cell.as_ref()), service)
+        });
+        let made = made.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into())).and_then(|(told, line)| {
+            if let Some(made) = told.cell {
+                self.know_cell(&made);
+                cell = Some(made);
+            }
+            Ok((told.child?, line))
+        });
+        match made {
+            Ok((pid, line)) => {
+                if let Some(spares) = &mut self.spares {
+                    spares.park(Spare { pid, branch, slot, cell, born, line });
+                    spares.stock.counts(spares.len(), Instant::now());
+                }
+                self.deaths.watch(pid);
                 Ok(())
             }
             Err(why) => {
                 self.workplace.trees.spare(branch);
                 self.slots.give_back(slot);
+                self.leave_cell(cell, false, true);
                 self.doubt_template(&why);
                 Err(why)
             }
         }
+    }
+
+    /// Where the next child is born, if there is a place that is there already.
+    fn take_cell(&mut self) -> Option<Cell> {
+        self.template.as_ref().and_then(|template| self.cells.take(template.pid))
     }
 
     /// What belongs to the next child alone, where something does.

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use tine_os::fork::exit;
@@ -12,7 +10,7 @@ use tine_os::signal;
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
 use tine_os::wait::{Ended, wait_blocking};
-use tine_os::{Pid, apart, fd, init};
+use tine_os::{Pid, apart, fd};
 
 use super::{Child, Master, Standing, mark};
 use crate::event::{Bill, Event, How, Outcome};
@@ -24,7 +22,8 @@ use crate::life::pause::Breaker;
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
 use crate::life::tree::{Branch, Trees};
-use crate::mode::spare::Done;
+use crate::mode::cell::Cell;
+use crate::mode::spare::{Done, Leaving};
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
 const TOO_SOON: Duration = Duration::from_millis(100);
@@ -56,7 +55,7 @@ impl Master {
             // It may be one that its template has not told of yet.
             self.await_births();
         }
-        let mut ended = match self.deaths.reap(pid) {
+        let ended = match self.deaths.reap(pid) {
             Ok(Some(ended)) => ended,
             Ok(None) => return self.deaths.ask_about(pid),
             Err(error) if error.raw_os_error() == Some(NO_CHILD) => {
@@ -66,6 +65,7 @@ impl Master {
                 });
                 if let Some(child) = self.leave(pid, now) {
                     self.ends.ended(mark(child.ticket, pid));
+                    self.leave_cell(child.cell, false, false);
                 }
                 return;
             }
@@ -83,9 +83,12 @@ impl Master {
         if self.guardian.is(pid) {
             return self.replace_guardian();
         }
-        if self.template.as_ref().is_some_and(|template| template.pid == pid) {
+        if self.cells.ended(pid) {
+            return;
+        }
+        if self.template.as_ref().is_some_and(|template| template.is(pid)) {
             // Another one is started when there is to be a child.
-            self.template = None;
+            self.let_template_go(Some(pid));
             let how = reap::outcome(ended, None, Duration::ZERO).how;
             let error = io::Error::other(format!("it ended: {how}"));
             return (self.events)(&Event::Odd {
@@ -97,11 +100,8 @@ impl Master {
             return self.spare_ended(pid, ended, place, now);
         }
         let code = ended.status.code();
-        if code.is_some_and(|code| code == i32::from(SETUP_FAILED) || code > i32::from(init::BY_SIGNAL)) {
+        if code == Some(i32::from(SETUP_FAILED)) {
             self.collect_reports();
-        }
-        if let Some(status) = self.statuses.remove(&pid) {
-            ended.status = ExitStatus::from_raw(status);
         }
         let failure = self.failures.remove(&pid);
         if self.workers.has(pid) {
@@ -111,7 +111,7 @@ impl Master {
         if self.children.get(&pid).is_some_and(|child| child.setup.is_none()) {
             self.collect_later();
         }
-        let Some(child) = self.leave(pid, now) else { return };
+        let Some(mut child) = self.leave(pid, now) else { return };
         self.slots.give_back(child.slot);
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
@@ -126,9 +126,20 @@ impl Master {
                 (self.events)(&Event::Odd { what: "read the memory of a control group", error: &error })
             }
         }
-        let kept = self.workplace.trees.ended(child.branch, outcome.cause.is_some(), now);
-        self.tell_unless_killed(kept);
+        self.leave_place((child.branch, child.cell.take()), outcome.cause.is_some(), now);
         self.account_for(pid, &child, &outcome, service);
+    }
+
+    /// A child has ended. What it has left may stay for a moment, or not, when it was ended `by_force`.
+    pub(super) fn leave_place(
+        &mut self,
+        (branch, cell): (Branch, Option<Cell>),
+        by_force: bool,
+        now: Instant,
+    ) {
+        let ended = self.workplace.trees.ended(branch, by_force, now);
+        self.leave_cell(cell, matches!(ended, Ok(true)), by_force);
+        self.tell_unless_killed(ended.map(drop));
     }
 
     /// A child that serves several clients is done with one: a slot is free, and the child may have another.
@@ -176,13 +187,12 @@ impl Master {
         &mut self,
         pid: Pid,
         ended: Ended,
-        (branch, slot, sent): (Branch, u32, bool),
+        Leaving { branch, slot, cell, sent, .. }: Leaving,
         now: Instant,
     ) {
         self.slots.give_back(slot);
         self.collect_reports();
-        let kept = self.workplace.trees.ended(branch, true, now);
-        self.tell_unless_killed(kept);
+        self.leave_place((branch, cell), true, now);
         let outcome = reap::outcome(ended, self.failures.remove(&pid), Duration::ZERO);
         if !sent {
             self.spares.iter_mut().for_each(|spares| spares.stock.fails(now));
@@ -258,12 +268,13 @@ impl Master {
             self.await_births();
         }
         let (children, workers, guardian) = (&self.children, &self.workers, &self.guardian);
-        let (spares, crew, template) = (&self.spares, &self.crew, self.template.as_ref());
+        let (spares, crew, template, cells) = (&self.spares, &self.crew, self.template.as_ref(), &self.cells);
         let known = |pid| {
             children.contains_key(&pid)
                 || workers.has(pid)
                 || guardian.is(pid)
-                || template.is_some_and(|template| template.pid == pid)
+                || template.is_some_and(|template| template.is(pid))
+                || cells.has(pid)
                 || spares.as_ref().is_some_and(|spares| spares.has(pid))
                 || crew.as_ref().is_some_and(|crew| crew.place(pid).is_some())
         };
@@ -309,9 +320,6 @@ impl Master {
                     if let Some(child) = self.children.get_mut(&pid) {
                         child.sign = Some(Instant::now());
                     }
-                }
-                Report::Ended(status) => {
-                    self.statuses.insert(pid, status);
                 }
                 Report::Ready(_) => {}
             }

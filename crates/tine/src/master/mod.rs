@@ -20,7 +20,7 @@ use tine_os::ready::Ready;
 use tine_os::signal::{self, Signal, Signals};
 use tine_os::socket::Addr;
 use tine_os::spawn::Nursery;
-use tine_os::wait::Deaths;
+use tine_os::wait::{Deaths, wait_blocking};
 use tine_os::{Pid, apart, fd};
 
 use crate::change::control::Control;
@@ -38,6 +38,7 @@ use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::arrive::Given;
 use crate::master::leave::Guardian;
 use crate::mode::acceptors::{Common, Crew, seat};
+use crate::mode::cell::{Cell, Cells};
 use crate::mode::spare::{Parked, Spare};
 use crate::mode::stock::Spares;
 use crate::mode::template::{Template, Tools};
@@ -60,6 +61,8 @@ pub(crate) struct Master {
     /// How many of its children may share its memory at once until they are programs.
     pub cots: usize,
     pub slots: Slots,
+    /// Where children are born into.
+    cells: Cells,
     /// Children that wait for a client.
     pub spares: Option<Parked>,
     pub workers: Workers,
@@ -110,8 +113,6 @@ pub(crate) struct Master {
     signals: Signals,
     dead: VecDeque<Pid>,
     failures: BTreeMap<Pid, Failure>,
-    /// How programs have ended whose init has ended for them.
-    statuses: BTreeMap<Pid, i32>,
     heard: Heard,
     served: u64,
     failed: u64,
@@ -188,6 +189,7 @@ struct Child {
     listener: usize,
     branch: Branch,
     slot: u32,
+    cell: Option<Cell>,
     standing: Standing,
     /// How many bytes of what its connection has brought were its balancer's.
     header: u16,
@@ -230,6 +232,7 @@ impl Master {
             template_due: Instant::now(),
             cots: 0,
             slots: Slots::of_seat(0),
+            cells: Cells::default(),
             spares: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
             crew: None,
@@ -261,7 +264,6 @@ impl Master {
             signals: Signals::take_over().map_err(system("take over the signals"))?,
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
-            statuses: BTreeMap::new(),
             heard: Heard::default(),
             served: 0,
             failed: 0,
@@ -329,14 +331,18 @@ impl Master {
         if self.template.is_some() || !self.workplace.plan.confines() {
             return Ok(());
         }
-        let groups = self.workplace.trees.descriptor().is_some();
+        let programs = self.programs;
         let rules = self.admit.limits().rules.clone();
         // A child can look at nothing of this structure, but at what is on the stack.
         let (desk, cots) = (Rc::clone(&self.workplace.desk), self.cots);
-        let tools = Tools { desk: &desk, service, rules: &rules, groups, name: CString::default(), cots };
-        let template = Template::start(tools)?;
-        self.deaths.watch(template.pid);
+        let tools = Tools { desk: &desk, service, rules: &rules, programs, name: CString::default(), cots };
+        let (template, cell) = Template::start(tools)?;
+        [Some(template.pid), template.keeper].into_iter().flatten().for_each(|pid| self.deaths.watch(pid));
         self.template = Some(template);
+        if let Some(cell) = cell {
+            self.know_cell(&cell);
+            self.leave_cell(Some(cell), true, false);
+        }
         Ok(())
     }
 
@@ -355,8 +361,30 @@ impl Master {
     /// It is not fit any more, or not needed. Those whom it was asked for are born first.
     pub(super) fn dismiss_template(&mut self) {
         self.await_births();
-        if let Some(template) = self.template.take() {
-            template.dismiss();
+        self.let_template_go(None);
+    }
+
+    /// Its cells nobody else can use. Of it and its keeper one may be `dead`, and waited for.
+    pub(super) fn let_template_go(&mut self, dead: Option<Pid>) {
+        self.template.take().into_iter().for_each(|template| template.dismiss(dead));
+        self.cells.clear();
+    }
+
+    /// A cell was made.
+    pub(super) fn know_cell(&mut self, cell: &Cell) {
+        self.cells.counts(cell);
+        self.deaths.watch(cell.init);
+    }
+
+    /// Nobody is to be in a cell any more, and perhaps nobody `is`.
+    pub(super) fn leave_cell(&mut self, cell: Option<Cell>, is_empty: bool, by_force: bool) {
+        match cell {
+            Some(cell) if is_empty => {
+                let template = self.template.as_ref().map(|template| template.pid);
+                self.cells.give_back(cell, template, self.children.len());
+            }
+            Some(cell) => self.cells.close(cell, by_force),
+            None => {}
         }
     }
 
@@ -369,6 +397,7 @@ impl Master {
             && self.unborn.is_empty()
             && self.workers.is_empty()
             && self.workplace.trees.is_empty()
+            && self.cells.is_empty()
             && self.spares.as_ref().is_none_or(Parked::is_empty)
             && self.crew.as_ref().is_none_or(Crew::is_empty);
         if nobody && !self.drain.is_serving() {
@@ -465,7 +494,7 @@ impl Master {
     /// The end of a server that nobody is left in.
     pub(crate) fn close(&mut self) -> Status {
         self.guardian.dismiss();
-        self.template.take().into_iter().for_each(Template::end);
+        self.end_template();
         if let Err(error) = self.workplace.trees.clear() {
             (self.events)(&Event::Odd { what: "remove the control groups", error: &error });
         }
@@ -478,11 +507,18 @@ impl Master {
         status
     }
 
+    /// It is not needed any more, nor are its cells: nothing of them is left then.
+    fn end_template(&mut self) {
+        self.cells.clear();
+        self.cells.living().for_each(|init| _ = wait_blocking(init));
+        self.template.take().into_iter().for_each(Template::end);
+    }
+
     /// A mistake before serving has begun: nothing of ours is to be left.
     pub(crate) fn give_up(&mut self) {
         self.workers.kill();
         self.guardian.dismiss();
-        self.template.take().into_iter().for_each(Template::end);
+        self.end_template();
         // It is being told already why the server does not start.
         let _ = self.workplace.trees.clear();
     }
@@ -642,6 +678,7 @@ impl Master {
                 self.tell_all(Signal::KILL, "KILL");
                 self.workers.kill();
                 self.workplace.trees.hurry(Instant::now());
+                self.cells.hurry();
             }
         }
     }

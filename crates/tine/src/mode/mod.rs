@@ -2,6 +2,7 @@
 
 pub(crate) mod acceptors;
 pub(crate) mod bench;
+pub(crate) mod cell;
 pub(crate) mod datagram;
 pub(crate) mod each;
 pub(crate) mod guard;

@@ -27,8 +27,9 @@ use crate::life::fork::{Desk, Workplace, fork};
 use crate::life::reap::Report;
 use crate::life::serve::Service;
 use crate::life::tree::Branch;
+use crate::mode::cell::Cell;
 use crate::mode::stock::{Spares, Stock};
-use crate::mode::template::{Order, Particulars, Template};
+use crate::mode::template::{Birthplace, Order, Particulars, Template, Told};
 use crate::peer::Peer;
 use crate::program::Client;
 
@@ -39,7 +40,9 @@ pub(crate) struct Spare {
     pub branch: Branch,
     /// What tells it from all children that are alive at the same time.
     pub slot: u32,
-    born: Instant,
+    /// The pid namespace that it was born into, where that was there before.
+    pub cell: Option<Cell>,
+    pub born: Instant,
     /// Down which its client comes; it ends when this is dropped.
     pub line: OwnedFd,
 }
@@ -56,11 +59,12 @@ pub(crate) struct Parked {
 
 /// One that waits for nobody any more.
 #[derive(Debug)]
-struct Leaving {
-    branch: Branch,
-    slot: u32,
+pub(crate) struct Leaving {
+    pub branch: Branch,
+    pub slot: u32,
+    pub cell: Option<Cell>,
     /// Whether it was sent away; or else it could not be reached.
-    sent: bool,
+    pub sent: bool,
     /// When it is killed, if it was not yet.
     until: Option<Instant>,
 }
@@ -129,32 +133,42 @@ impl Parked {
         self.leaving.contains_key(&pid) || self.waiting.iter().any(|spare| spare.pid == pid)
     }
 
-    /// Makes one, in the master; a template bears it, where there is one.
+    /// Has one born, in the master, by a template where there is one. It waits here when it is put among those who do
+    /// ([`Parked::park`]); its line is what is given beside it.
     ///
     /// # Errors
     /// What socketpair(2) and fork(2) say.
     pub(crate) fn make(
-        &mut self,
+        &self,
         workplace: &Workplace,
         (rules, branch, slot): (&Rules, Branch, u32),
-        template: Option<&Template>,
+        born: Instant,
+        (template, cell): (Option<&Template>, Option<&Cell>),
         service: &mut dyn Service,
-    ) -> io::Result<Pid> {
+    ) -> io::Result<(Told, OwnedFd)> {
         let (line, theirs) = socket::pair(Kind::Packet)?;
         let theirs = fd::duplicate_low(theirs)?;
-        let (born, clients, inherits) = (Instant::now(), self.clients, workplace.trees.inherits(branch));
+        let (clients, inherits) = (self.clients, workplace.trees.inherits(branch));
         let group = workplace.trees.group(branch);
-        let pid = match template {
+        let told = match template {
             Some(template) => {
                 let with = Particulars { slot, inherits, born };
-                template.bear(Order::Spare { clients }, with, &[theirs.as_fd()], group)?
+                let place = Birthplace { group, cell };
+                template.bear(Order::Spare { clients }, with, &[theirs.as_fd()], place)?
             }
-            None => fork(&workplace.desk, With { group, ..With::default() }, move |desk| {
-                service.park(desk, rules, Bed::new(theirs, (inherits, slot), born, clients))
-            })?,
+            None => {
+                let child = fork(&workplace.desk, With { group, ..With::default() }, move |desk| {
+                    service.park(desk, rules, Bed::new(theirs, (inherits, slot), born, clients))
+                })?;
+                Told { child: Ok(child), cell: None }
+            }
         };
-        self.waiting.push_back(Spare { pid, branch, slot, born, line });
-        Ok(pid)
+        Ok((told, line))
+    }
+
+    /// One more waits.
+    pub(crate) fn park(&mut self, spare: Spare) {
+        self.waiting.push_back(spare);
     }
 
     /// Hands a client to the one that has waited longest; one that cannot be reached any more is passed over. `None` when
@@ -202,13 +216,13 @@ impl Parked {
         Some((*pid, leaving.branch))
     }
 
-    /// A child has ended: its place and slot, and whether it was sent away, if it was one of these.
-    pub(crate) fn ended(&mut self, pid: Pid) -> Option<(Branch, u32, bool)> {
-        if let Some(Leaving { branch, slot, sent, .. }) = self.leaving.remove(&pid) {
-            return Some((branch, slot, sent));
-        }
-        let at = self.waiting.iter().position(|spare| spare.pid == pid)?;
-        self.waiting.remove(at).map(|spare| (spare.branch, spare.slot, false))
+    /// A child has ended: what it had, if it was one of these.
+    pub(crate) fn ended(&mut self, pid: Pid) -> Option<Leaving> {
+        self.leaving.remove(&pid).or_else(|| {
+            let at = self.waiting.iter().position(|spare| spare.pid == pid)?;
+            let Spare { branch, slot, cell, .. } = self.waiting.remove(at)?;
+            Some(Leaving { branch, slot, cell, sent: false, until: None })
+        })
     }
 
     /// When one has waited or stayed for too long, or another may be made again.
@@ -220,8 +234,8 @@ impl Parked {
     }
 
     /// Its line breaks with it.
-    pub(crate) fn leaves(&mut self, Spare { pid, branch, slot, .. }: Spare, sent: bool) {
-        self.leaving.insert(pid, Leaving { branch, slot, sent, until: Some(Instant::now() + LEAVE) });
+    pub(crate) fn leaves(&mut self, Spare { pid, branch, slot, cell, .. }: Spare, sent: bool) {
+        self.leaving.insert(pid, Leaving { branch, slot, cell, sent, until: Some(Instant::now() + LEAVE) });
     }
 }
 

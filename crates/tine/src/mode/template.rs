@@ -6,6 +6,9 @@
 //! admits, waits and tells as ever; it holds no confinement, and so can change it, and itself, at any time.
 //!
 //! A template has no listener and no client but the one in its hand, which it closes when the child is born. It ends with its line.
+//!
+//! Where children are born into pid namespaces that are there ([`Cell`]), it goes into the one that the master names, as far as children are
+//! concerned, and cannot come back. So new ones are made by a process that was forked from it before it has gone anywhere, the keeper.
 
 use std::ffi::CString;
 use std::io;
@@ -16,21 +19,27 @@ use std::time::{Duration, Instant};
 
 use tine_confine::{Failure, Step};
 use tine_os::fork::exit;
+use tine_os::namespace::{self, Namespaces};
+use tine_os::seccomp::Key;
 use tine_os::signal::{self, Signal};
 use tine_os::socket::{self, Kind};
 use tine_os::spawn::{Nursery, With};
 use tine_os::wait::wait_blocking;
-use tine_os::{Pid, fd, pass};
+use tine_os::{Pid, fd, init, pass};
 
 use crate::life::admit::Rules;
 use crate::life::fork::{Birth, Desk, SETUP_FAILED, fork};
 use crate::life::serve::{Place, Service, Start, start};
+use crate::life::tree::Orphans;
+use crate::mode::cell::Cell;
 use crate::mode::spare::{Bed, Handover};
 
 /// A template, as the master knows it.
 #[derive(Debug)]
 pub(crate) struct Template {
     pub pid: Pid,
+    /// The process that makes cells for it.
+    pub keeper: Option<Pid>,
     line: OwnedFd,
     /// What both count time from.
     since: Instant,
@@ -41,8 +50,8 @@ pub(crate) struct Tools<'a> {
     pub desk: &'a Rc<Desk>,
     pub service: &'a mut dyn Service,
     pub rules: &'a Rules,
-    /// Whether children are born in control groups.
-    pub groups: bool,
+    /// Whether children become programs.
+    pub programs: bool,
     /// What the master, and children that become no program, are called.
     pub name: CString,
     /// How many children may be on their way at once that share its memory until they are programs; 0: they are forked.
@@ -70,40 +79,71 @@ pub(crate) struct Particulars {
     pub born: Instant,
 }
 
-/// Kind, whether it inherits, whether there is a group, whether it tells of signs; slot; when, in nanoseconds; how many clients, or how
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub child: io::Result<Pid>,
+    /// One that was made for it.
+    pub cell: Option<Cell>,
+}
+
+/// Where a child is born.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Birthplace<'a> {
+    pub group: Option<BorrowedFd<'a>>,
+    /// One that nobody is in, where it is to be born into one and there is one.
+    pub cell: Option<&'a Cell>,
+}
+
+/// Kind, whether it inherits, whether there is a group and a cell, whether it tells of signs; slot; when, in nanoseconds; how many clients, or how
 /// long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
 const LONGEST: usize = HEAD + Handover::LENGTH;
 const CLIENT: u8 = 0;
 const ASKING: u8 = 1;
 const SPARE: u8 = 2;
+const IN_GROUP: u8 = 1;
+const IN_CELL: u8 = 2;
+
+/// Two process ids: the child's, or a negative errno; and that of a new cell's first process, or 0.
+const ANSWER: usize = 8;
 
 impl Template {
     /// How long it may take to be born, or to begin as a template. It is a tenth of a millisecond.
     pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// Starts one, and waits until it wears what it is to wear.
+    /// Starts one, and waits until it wears what it is to wear. Gives a cell, where children are born into such.
     ///
     /// # Errors
     /// What kept it from that, in its own words.
-    pub(crate) fn start(mut tools: Tools<'_>) -> io::Result<Template> {
+    pub(crate) fn start(mut tools: Tools<'_>) -> io::Result<(Template, Option<Cell>)> {
         let (line, theirs) = socket::pair(Kind::Packet)?;
         let theirs = fd::duplicate_low(theirs)?;
         let since = Instant::now();
         let desk = tools.desk;
         let pid = fork(desk, With::default(), |_| tools.begin(&theirs, since))?;
         drop(theirs);
-        let template = Template { pid, line, since };
-        let mut words = [0; 512];
-        match template.hear(&mut words) {
-            Ok(1..) if words[0] == 0 => Ok(template),
-            Ok(length @ 1..) => {
-                let words = String::from_utf8_lossy(&words[1..length]).into_owned();
-                Err(io::Error::other(words))
+        let mut template = Template { pid, keeper: None, line, since };
+        let (mut words, mut fds) = ([0; 1 + ANSWER + 512], Vec::new());
+        let why = match template.hear(&mut words, &mut fds) {
+            Ok(length @ BEGUN..) => {
+                let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| words[at + i]));
+                template.keeper = Pid::from_raw(number(1));
+                let cell = template.cell(Pid::from_raw(number(5)), fds);
+                if words[0] == 0 {
+                    return Ok((template, cell));
+                }
+                // Where there is something to enter.
+                let others: Vec<_> = cell.iter().map(|cell| cell.init).chain(template.keeper).collect();
+                drop((template, cell));
+                // They end with what they hear through.
+                others.into_iter().for_each(|pid| _ = wait_blocking(pid));
+                io::Error::other(String::from_utf8_lossy(&words[BEGUN..length]).into_owned())
             }
-            Ok(_) => Err(io::Error::other("it ended before it said why")),
-            Err(why) => Err(why),
-        }
+            Ok(_) => io::Error::other("it ended before it said why"),
+            Err(why) => why,
+        };
+        Err(why)
     }
 
     /// Asks for a birth. It is told of by [`Template::hear_birth`], in the order in which they were asked for, and the child is ours.
@@ -115,11 +155,12 @@ impl Template {
         order: Order<'_>,
         with: Particulars,
         fds: &[BorrowedFd<'_>],
-        group: Option<BorrowedFd<'_>>,
+        place: Birthplace<'_>,
     ) -> io::Result<()> {
-        let (bytes, length) = self.message(order, with, group.is_some())?;
-        let (mut all, mut count) = ([self.line.as_fd(); 3], 0);
-        for fd in fds.iter().copied().chain(group) {
+        let marks = place.group.map_or(0, |_| IN_GROUP) | place.cell.map_or(0, |_| IN_CELL);
+        let (bytes, length) = self.message(order, with, marks)?;
+        let (mut all, mut count) = ([self.line.as_fd(); 4], 0);
+        for fd in fds.iter().copied().chain(place.group).chain(place.cell.map(|cell| cell.inside.as_fd())) {
             all[count] = fd;
             count += 1;
         }
@@ -131,60 +172,73 @@ impl Template {
     ///
     /// # Errors
     /// The template is gone or does not answer: there is to be another one.
-    pub(crate) fn hear_birth(&self, waits: bool) -> io::Result<Option<io::Result<Pid>>> {
-        let mut answer = [0; 4];
+    pub(crate) fn hear_birth(&self, waits: bool) -> io::Result<Option<Told>> {
+        let (mut answer, mut fds) = ([0; ANSWER], Vec::new());
         let length = match waits {
-            true => self.hear(&mut answer)?,
-            false => match pass::receive(&self.line, &mut answer, &mut Vec::new()) {
+            true => self.hear(&mut answer, &mut fds)?,
+            false => match pass::receive(&self.line, &mut answer, &mut fds) {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 other => other?,
             },
         };
-        if length != 4 {
+        if length != ANSWER {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        Ok(Some(match i32::from_ne_bytes(answer) {
+        let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| answer[at + i]));
+        let child = match number(0) {
             errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
             pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
-        }))
+        };
+        Ok(Some(Told { child, cell: self.cell(Pid::from_raw(number(4)), fds) }))
+    }
+
+    fn cell(&self, init: Option<Pid>, fds: Vec<OwnedFd>) -> Option<Cell> {
+        let [inside, line] = fds.try_into().ok()?;
+        init.map(|init| Cell { init, of: self.pid, inside, line })
     }
 
     /// A birth that is waited for, when none is being waited for.
     ///
     /// # Errors
-    /// What the kernel said to it, or as [`Template::hear_birth`].
+    /// As [`Template::hear_birth`].
     pub(crate) fn bear(
         &self,
         order: Order<'_>,
         with: Particulars,
         fds: &[BorrowedFd<'_>],
-        group: Option<BorrowedFd<'_>>,
-    ) -> io::Result<Pid> {
-        self.order(order, with, fds, group)?;
-        self.hear_birth(true)?.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        place: Birthplace<'_>,
+    ) -> io::Result<Told> {
+        self.order(order, with, fds, place)?;
+        self.hear_birth(true)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// It is not needed any more: it is gone, and was waited for, when this returns.
     pub(crate) fn end(self) {
-        let pid = self.pid;
-        self.dismiss();
+        let both = [Some(self.pid), self.keeper];
+        self.dismiss(None);
         // If it was waited for before, that is what was wanted.
-        let _ = wait_blocking(pid);
+        both.into_iter().flatten().for_each(|pid| _ = wait_blocking(pid));
     }
 
-    /// It is not needed any more, or not fit; its death is heard of like any other.
-    pub(crate) fn dismiss(self) {
-        let Template { pid, line, .. } = self;
+    /// It is not needed any more, or not fit; its death is heard of like any other. One of the two may have been waited for already.
+    pub(crate) fn dismiss(self, dead: Option<Pid>) {
+        let Template { pid, keeper, line, .. } = self;
         drop(line);
-        // It has nothing to finish.
-        let _ = signal::send(pid, Signal::KILL);
+        // They have nothing to finish.
+        let both = [Some(pid), keeper].into_iter().flatten().filter(|pid| Some(*pid) != dead);
+        both.for_each(|pid| _ = signal::send(pid, Signal::KILL));
     }
 
     pub(crate) fn line(&self) -> BorrowedFd<'_> {
         self.line.as_fd()
     }
 
-    fn hear(&self, words: &mut [u8]) -> io::Result<usize> {
+    /// Whether it is this one, or its keeper.
+    pub(crate) fn is(&self, pid: Pid) -> bool {
+        self.pid == pid || self.keeper == Some(pid)
+    }
+
+    fn hear(&self, words: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let until = Instant::now() + Template::PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -194,19 +248,14 @@ impl Template {
                     "the template does not answer; has somebody stopped it?",
                 ));
             }
-            match pass::receive_within(&self.line, words, left) {
+            match pass::receive_within(&self.line, words, fds, left) {
                 Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 other => return other,
             }
         }
     }
 
-    fn message(
-        &self,
-        order: Order<'_>,
-        with: Particulars,
-        group: bool,
-    ) -> io::Result<([u8; LONGEST], usize)> {
+    fn message(&self, order: Order<'_>, with: Particulars, marks: u8) -> io::Result<([u8; LONGEST], usize)> {
         let mut bytes = [0; LONGEST];
         let (kind, number, signs, told) = match order {
             Order::Client { told, asks: None } => (CLIENT, 0, false, Some(told)),
@@ -215,7 +264,7 @@ impl Template {
             }
             Order::Spare { clients } => (SPARE, clients as u64, false, None),
         };
-        bytes[..4].copy_from_slice(&[kind, with.inherits.into(), group.into(), signs.into()]);
+        bytes[..4].copy_from_slice(&[kind, with.inherits.into(), marks, signs.into()]);
         bytes[4..8].copy_from_slice(&with.slot.to_ne_bytes());
         let born = with.born.saturating_duration_since(self.since).as_nanos() as u64;
         bytes[8..16].copy_from_slice(&born.to_ne_bytes());
@@ -231,24 +280,51 @@ impl Template {
     }
 }
 
+/// How long the first message is: whether it can begin, and an answer; then why not.
+const BEGUN: usize = 1 + ANSWER;
+
+/// What a template works with.
+struct Outfit {
+    nursery: Option<Nursery<Option<Start>>>,
+    key: Key,
+    /// On which cells are asked for.
+    keeper: Option<OwnedFd>,
+}
+
+/// A cell that was just made: its first process, the same for setns(2), and the line that ends it.
+struct Made {
+    init: Pid,
+    inside: OwnedFd,
+    line: OwnedFd,
+}
+
 impl Tools<'_> {
     /// In the template: lets go of the master's, puts on what is common, and gives birth until the line breaks.
     fn begin(&mut self, line: &OwnedFd, since: Instant) -> Failure {
-        let nursery = match self.make_ready(line) {
-            Ok(nursery) => nursery,
-            Err(failure) => {
-                let words = [&[1], failure.to_string().as_bytes()].concat();
-                let _ = pass::send(line, &words[..words.len().min(512)], &[]);
-                exit(SETUP_FAILED)
-            }
+        let (mut keeper, mut cell) = (None, None);
+        let (said, ready) = match self.make_ready(line, &mut keeper, &mut cell) {
+            Ok(outfit) => (String::new(), Some(outfit)),
+            Err(failure) => (failure.to_string(), None),
         };
-        if pass::send(line, &[0], &[]).is_err() {
+        let number = |pid: Option<Pid>| pid.map_or(0, Pid::as_raw).to_ne_bytes();
+        let who = [number(keeper), number(cell.as_ref().map(|cell: &Made| cell.init))].concat();
+        let words = [&[u8::from(ready.is_none())], &who[..], said.as_bytes()].concat();
+        let fds = cell.as_ref().map(Made::fds);
+        let sent = pass::send(line, &words[..words.len().min(512)], fds.as_ref().map_or(&[], |fds| fds));
+        let Some(outfit) = ready else { exit(SETUP_FAILED) };
+        if sent.is_err() {
             exit(0);
         }
-        self.work(line, since, nursery)
+        drop(cell);
+        self.work(line, since, outfit)
     }
 
-    fn make_ready(&mut self, line: &OwnedFd) -> Result<Option<Nursery<Option<Start>>>, Failure> {
+    fn make_ready(
+        &mut self,
+        line: &OwnedFd,
+        keeper: &mut Option<Pid>,
+        cell: &mut Option<Made>,
+    ) -> Result<Outfit, Failure> {
         self.name = tine_os::fork::name().unwrap_or_default();
         tine_os::fork::set_name(c"tine-template");
         // What a terminal sends is for the master.
@@ -256,24 +332,40 @@ impl Tools<'_> {
         let desk = self.desk;
         let mut kept = vec![line.as_raw_fd(), desk.null.as_raw_fd(), desk.log.as_raw_fd()];
         kept.extend(desk.child_ends());
+        kept.extend(desk.init.as_ref().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
         // Whoever reads the master's standard output sees its end when the master says so.
         let null = desk.null.as_fd();
         fd::place(&[null, null, desk.log()], &kept).map_err(Step::Descriptors.failed())?;
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
-        desk.plan.wear(self.groups)?;
-        self.try_out()?;
-        Ok(nursery)
+        let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None)).transpose();
+        let crib = crib.map_err(Step::Namespaces.failed())?;
+        let key = desk.plan.wear(self.programs)?;
+        let mut outfit = Outfit { nursery, key, keeper: None };
+        if let Some(crib) = crib {
+            let (ours, theirs) = socket::pair(Kind::Packet)
+                .and_then(|(ours, theirs)| Ok((fd::duplicate_low(ours)?, fd::duplicate_low(theirs)?)))
+                .map_err(Step::Namespaces.failed())?;
+            // The master waits for it, as for all that are born from a template.
+            let with = With { sibling: true, ..With::default() };
+            let born = fork(desk, with, |_| keep(desk, &theirs, crib));
+            *keeper = Some(born.map_err(Step::Namespaces.failed())?);
+            let made = ask(&ours).map_err(Step::Namespaces.failed())?;
+            namespace::join_processes(made.inside.as_fd(), key).map_err(Step::Namespaces.failed())?;
+            (*cell, outfit.keeper) = (Some(made), Some(ours));
+        }
+        self.try_out(&outfit)?;
+        Ok(outfit)
     }
 
     /// Whether a child can enter what it is to enter: tried now, what does not work is told to the operator and not to a client.
-    fn try_out(&self) -> Result<(), Failure> {
+    fn try_out(&self, outfit: &Outfit) -> Result<(), Failure> {
         let (hear, tell) = fd::pipe()
             .and_then(|(hear, tell)| Ok((hear, fd::duplicate_low(tell)?)))
             .map_err(Step::Descriptors.failed())?;
         let desk = self.desk;
-        let with = With { namespaces: desk.plan.own_namespaces(), ..With::default() };
+        let with = With { namespaces: outfit.own_namespaces(desk), ..With::default() };
         let child = fork(desk, with, |desk| {
             let failure = match desk.enter(
                 0,
@@ -300,7 +392,7 @@ impl Tools<'_> {
         Err(step.unwrap_or(Step::Domain).failed()(io::Error::from_raw_os_error(errno)))
     }
 
-    fn work(&mut self, line: &OwnedFd, since: Instant, mut nursery: Option<Nursery<Option<Start>>>) -> ! {
+    fn work(&mut self, line: &OwnedFd, since: Instant, mut outfit: Outfit) -> ! {
         let mut fds = Vec::with_capacity(4);
         loop {
             let mut bytes = [0; LONGEST];
@@ -308,39 +400,55 @@ impl Tools<'_> {
                 Ok(length @ HEAD..) => length,
                 _ => exit(0),
             };
-            let answer = match self.obey(&bytes[..length], &fds, since, nursery.as_mut()) {
+            let mut cell = None;
+            let child = match self.obey(&bytes[..length], &mut fds, since, &mut outfit, &mut cell) {
                 Ok(pid) => pid.as_raw(),
                 Err(why) => -why.raw_os_error().unwrap_or(5),
             };
             // Before the answer: the client is to see the end when its child ends.
             fds.clear();
-            if pass::send(line, &answer.to_ne_bytes(), &[]).is_err() {
+            let init = cell.as_ref().map_or(0, |cell| cell.init.as_raw());
+            let mut answer = [0; ANSWER];
+            answer[..4].copy_from_slice(&child.to_ne_bytes());
+            answer[4..].copy_from_slice(&init.to_ne_bytes());
+            let made = cell.as_ref().map(Made::fds);
+            if pass::send(line, &answer, made.as_ref().map_or(&[], |fds| fds)).is_err() {
                 exit(0);
             }
         }
     }
 
-    /// One birth.
+    /// One birth; `cell` is where it was, if it was made for it.
     fn obey(
         &mut self,
         bytes: &[u8],
-        fds: &[OwnedFd],
+        fds: &mut Vec<OwnedFd>,
         since: Instant,
-        nursery: Option<&mut Nursery<Option<Start>>>,
+        outfit: &mut Outfit,
+        cell: &mut Option<Made>,
     ) -> io::Result<Pid> {
         let nonsense = || io::Error::from(io::ErrorKind::InvalidData);
         let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|i| bytes[at + i]));
-        let [kind, inherits, grouped, signs] = [bytes[0], bytes[1], bytes[2], bytes[3]];
-        let (inherits, grouped, signs) = (inherits != 0, grouped != 0, signs != 0);
+        let [kind, inherits, marks, signs] = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        let (inherits, signs) = (inherits != 0, signs != 0);
         let slot = u32::from_ne_bytes(std::array::from_fn(|i| bytes[4 + i]));
         let born = since + Duration::from_nanos(number(8));
-        let (group, fds) = match fds.split_last() {
-            Some((group, others)) if grouped => (Some(group.as_fd()), others),
-            _ => (None, fds),
-        };
+        let inside = if marks & IN_CELL != 0 { fds.pop() } else { None };
+        let group = if marks & IN_GROUP != 0 { fds.pop() } else { None };
+        if let Some(keeper) = &outfit.keeper {
+            let inside = match &inside {
+                Some(inside) => inside,
+                None => &cell.insert(ask(keeper)?).inside,
+            };
+            namespace::join_processes(inside.as_fd(), outfit.key)?;
+        }
+        // It is no child's.
+        drop(inside);
         let desk = self.desk;
-        let with = With { group, namespaces: desk.plan.own_namespaces(), sibling: true, pidfd: false };
-        let [first, others @ ..] = fds else { return Err(nonsense()) };
+        let (namespaces, key) = (outfit.own_namespaces(desk), outfit.key);
+        let with =
+            With { group: group.as_ref().map(AsFd::as_fd), namespaces, sibling: true, pidfd: false, key };
+        let [first, others @ ..] = &fds[..] else { return Err(nonsense()) };
         if kind == SPARE {
             // The child's copy of the line is the child's to close.
             let theirs = ManuallyDrop::new(fd::duplicate_low(first)?);
@@ -357,7 +465,7 @@ impl Tools<'_> {
             let rule = self.rules.of(&told.peer);
             self.service.prepare(&told.client(), rule);
         }
-        let cot = match (self.service.start().filter(|_| asks.is_none()), nursery) {
+        let cot = match (self.service.start().filter(|_| asks.is_none()), outfit.nursery.as_mut()) {
             // Where nobody gets on, a fork does the same.
             (Some(becomes), Some(nursery)) => nursery.cot().ok().map(|mut cot| {
                 becomes.lay_out(cot.what(), desk, (inherits, slot), born);
@@ -382,4 +490,82 @@ impl Tools<'_> {
             service.serve(desk, &place, first.as_fd(), &mut birth)
         })
     }
+}
+
+impl Made {
+    /// What the master is given of it.
+    fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.inside.as_fd(), self.line.as_fd()]
+    }
+}
+
+impl Outfit {
+    /// What each child is to be born with.
+    fn own_namespaces(&self, desk: &Desk) -> Namespaces {
+        let own = desk.plan.own_namespaces();
+        if self.keeper.is_some() { own.without(Namespaces::PID) } else { own }
+    }
+}
+
+/// In the template: has the keeper make a cell.
+fn ask(keeper: &OwnedFd) -> io::Result<Made> {
+    let (hears, line) = fd::pipe()?;
+    fd::set_blocking(&hears, true)?;
+    pass::send(keeper, &[0], &[hears.as_fd()])?;
+    drop(hears);
+    let (mut answer, mut fds) = ([0; 4], Vec::with_capacity(1));
+    if pass::await_one(keeper, &mut answer, &mut fds)? != 4 {
+        return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+    }
+    match (i32::from_ne_bytes(answer), fds.pop()) {
+        (errno @ ..0, _) => Err(io::Error::from_raw_os_error(-errno)),
+        (pid, Some(inside)) => {
+            let init = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(Made { init, inside, line })
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// In the keeper: makes cells until its line breaks.
+fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Nursery<Option<Rc<Desk>>>) -> Failure {
+    tine_os::fork::set_name(c"tine-keeper");
+    let Some(init) = &desk.init else { exit(0) };
+    let mut kept = [line.as_raw_fd(), init.as_raw_fd()];
+    kept.sort_unstable();
+    let null = desk.null.as_fd();
+    if let Err(why) = fd::place(&[null, null, desk.log()], &kept) {
+        return Step::Descriptors.failed()(why);
+    }
+    let mut fds = Vec::with_capacity(1);
+    loop {
+        fds.clear();
+        let Ok(1) = pass::await_one(line, &mut [0], &mut fds) else { exit(0) };
+        let Some(hears) = fds.pop() else { exit(0) };
+        let with = With { namespaces: Namespaces::PID, sibling: true, pidfd: true, ..With::default() };
+        let born = crib.cot().and_then(|mut cot| {
+            *cot.what() = Some(Rc::clone(desk));
+            cot.bear(hears.as_fd(), with, become_init)
+        });
+        let told = match born.map(|born| (born.pid, born.pidfd)) {
+            Ok((pid, Some(inside))) => pass::send(line, &pid.as_raw().to_ne_bytes(), &[inside.as_fd()]),
+            Ok((_, None)) => exit(0),
+            Err(why) => pass::send(line, &(-why.raw_os_error().unwrap_or(5)).to_ne_bytes(), &[]),
+        };
+        if told.is_err() {
+            exit(0);
+        }
+    }
+}
+
+/// In the first process of a cell; comes back only when it cannot be that. It shares the keeper's memory, and asks for none.
+fn become_init(desk: &mut Option<Rc<Desk>>, hears: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
+    if let Some(desk) = desk
+        && let Some(init) = &desk.init
+        && fd::place(&[hears], &[init.as_raw_fd()]).is_ok()
+        && desk.plan.keep().is_ok()
+    {
+        init::execute(init, desk.orphans == Orphans::Die);
+    }
+    SETUP_FAILED
 }

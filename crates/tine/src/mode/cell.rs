@@ -1,0 +1,110 @@
+//! Cells: pid namespaces, each kept by a process of ours, that children are born into and that are used again.
+//!
+//! A namespace needs a first process, and the place is not good for a program (`tine_os::init`). To make one for each client takes
+//! longer than all other steps of a confined birth together: a process has to be born, executed and ended. So when nobody is left in
+//! one, it has the next client's child; it is empty then, as a new one is, but for the numbers that processes get. Whether nobody is
+//! left is known of control groups. Where there are none, a cell goes with its child: when it is told to, its first process waits for
+//! those who are left, and what remains ends with it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use tine_os::signal::{self, Signal};
+use tine_os::{Pid, fd, init};
+
+/// A pid namespace that somebody may be born into.
+#[derive(Debug)]
+pub(crate) struct Cell {
+    /// Its first process, a child of the master.
+    pub init: Pid,
+    /// Which template's children may be born into it: others see it from outside.
+    pub of: Pid,
+    /// The same process, as setns(2) wants it.
+    pub inside: OwnedFd,
+    /// That process's standard input. When it ends with the master, nobody is driven out.
+    pub line: OwnedFd,
+}
+
+/// All of a master.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    free: Vec<Cell>,
+    /// First processes that have not been waited for, and whether they were told to go.
+    alive: BTreeMap<Pid, bool>,
+}
+
+/// How many are kept that nobody is in, at most, beside one.
+const FREE_MOST: usize = 16;
+
+impl Cells {
+    /// One that nobody is in, for a child of this template.
+    pub(crate) fn take(&mut self, template: Pid) -> Option<Cell> {
+        self.free.pop_if(|cell| cell.of == template)
+    }
+
+    /// One was made.
+    pub(crate) fn counts(&mut self, cell: &Cell) {
+        self.alive.insert(cell.init, false);
+    }
+
+    /// Nobody is in it, for certain. `others`: how many children there are besides; of no more empty ones is one kept for when they
+    /// are replaced, and one for whoever comes first.
+    pub(crate) fn give_back(&mut self, cell: Cell, template: Option<Pid>, others: usize) {
+        if self.alive.contains_key(&cell.init) && Some(cell.of) == template {
+            self.free.push(cell);
+        } else {
+            self.close(cell, true);
+        }
+        while self.free.len() > 1 + others.min(FREE_MOST) {
+            let oldest = self.free.remove(0);
+            self.close(oldest, true);
+        }
+    }
+
+    /// It is not used again. Whoever is in there has a moment, or not, when it is `by_force`.
+    pub(crate) fn close(&mut self, cell: Cell, by_force: bool) {
+        if let Some(told) = self.alive.get_mut(&cell.init) {
+            *told = true;
+            // It has not been waited for, so the number is its own. One that has no ears any more has ended.
+            let _ = match by_force {
+                true => signal::send(cell.init, Signal::KILL),
+                false => fd::write(&cell.line, &[init::GO]).map(drop),
+            };
+        }
+    }
+
+    /// Those that nobody is in go, because their template has.
+    pub(crate) fn clear(&mut self) {
+        while let Some(cell) = self.free.pop() {
+            self.close(cell, true);
+        }
+    }
+
+    /// Whoever is left in those that were told to go has no more time.
+    pub(crate) fn hurry(&self) {
+        for (init, _) in self.alive.iter().filter(|(_, told)| **told) {
+            let _ = signal::send(*init, Signal::KILL);
+        }
+    }
+
+    /// Whether it is the first process of one.
+    pub(crate) fn has(&self, pid: Pid) -> bool {
+        self.alive.contains_key(&pid)
+    }
+
+    /// A first process has ended and was waited for. `false`: it was none.
+    pub(crate) fn ended(&mut self, pid: Pid) -> bool {
+        self.free.retain(|cell| cell.init != pid);
+        self.alive.remove(&pid).is_some()
+    }
+
+    /// Those that have not been waited for.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Pid> {
+        self.alive.keys().copied()
+    }
+
+    /// Whether somebody may be left in one whose child has ended.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.alive.values().any(|told| *told)
+    }
+}
