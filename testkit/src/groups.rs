@@ -76,6 +76,11 @@ fn is_populated(group: &Path) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
+/// All groups below a group, each before those below it.
+pub fn below(group: &Path) -> Vec<PathBuf> {
+    folders(group).into_iter().flat_map(|group| [vec![group.clone()], below(&group)].concat()).collect()
+}
+
 fn folders(path: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
     let entries = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -85,7 +90,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Where the control group of a process is, if version 2 is mounted so that it can be seen.
-fn group_of(process: &str) -> Option<PathBuf> {
+pub fn group_of(process: &str) -> Option<PathBuf> {
     let own = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     located(&own, &mounts)

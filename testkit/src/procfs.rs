@@ -51,10 +51,15 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// The number of every process that there is, as far as this one's pid namespace shows them.
+pub fn pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// Every process of the machine.
 fn processes() -> Vec<Stat> {
-    let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    entries.filter_map(|entry| stat(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
+    pids().into_iter().filter_map(stat).collect()
 }
 
 /// The living children of a process.
@@ -117,6 +122,13 @@ pub fn descendants(pid: u32) -> Vec<u32> {
     }
     found.sort_unstable();
     found
+}
+
+/// How many mounts there are in the mount namespace of a process; `None` where that is ours too, and anybody may mount something.
+pub fn mounts_apart(pid: u32) -> Option<usize> {
+    let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    let apart = namespace(&pid.to_string())? != namespace("self")?;
+    Some(fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?.lines().count()).filter(|_| apart)
 }
 
 /// Memory that a process has written and shares with nobody, in KiB.

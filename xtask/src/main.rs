@@ -55,8 +55,8 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "churn",
-        args: "[N] [--acceptors N] [--spare MIN:MAX] [--handler | --program [PROG ARG...]]",
-        about: "N connections (1,000,000), every reply checked, nothing left behind",
+        args: "[N] [--acceptors N] [--spare MIN:MAX] [--handler | [--confine PROFILE] [--serve FLAGS] [--program [PROG ARG...]]]",
+        about: "N connections (1,000,000), every reply checked, nothing left behind; as root, not on the machine either",
         run: churn::run,
     },
     Verb {

@@ -382,6 +382,8 @@ fn two_thousand_slow_clients_come_to_their_end_and_others_are_served_meanwhile()
     let address = server.addr(0).to_owned();
     let fast = move || ask_from("127.1.0.1", &address, b"\nhello\n");
     assert_eq!(fast(), b"hello\n");
+    // Its child must have gone, or it would be one of those that the server has at rest.
+    server.wait_log(|line| line.starts_with("end "));
     let warm = fast.clone();
     let baseline = Baseline::with(&server, move || {
         (warm() == b"hello\n").then_some(()).ok_or_else(|| ErrorKind::InvalidData.into())
