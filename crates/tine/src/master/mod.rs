@@ -158,6 +158,10 @@ struct Unborn {
 /// How many of them at most; more clients are left in the kernel's queue.
 const UNBORN_MOST: usize = 16;
 
+/// How long it may take until a birth is heard of when nothing else happens. It is seldom so long that nothing does, and then nobody has
+/// to be woken for it.
+const UNHEARD_MOST: Duration = Duration::from_millis(1);
+
 /// What the last wait has told, so that nothing is asked that has no answer.
 #[derive(Clone, Copy, Default)]
 struct Heard {
@@ -381,7 +385,7 @@ impl Master {
         match cell {
             Some(cell) if is_empty => {
                 let template = self.template.as_ref().map(|template| template.pid);
-                self.cells.give_back(cell, template, self.children.len());
+                self.cells.give_back(cell, template, Instant::now());
             }
             Some(cell) => self.cells.close(cell, by_force),
             None => {}
@@ -420,7 +424,7 @@ impl Master {
         let before_wish = fds.len();
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
         let before_line = fds.len();
-        fds.extend(self.template.as_ref().filter(|_| !self.unborn.is_empty()).map(Template::line));
+        fds.extend(self.template.as_ref().filter(|_| self.unborn.len() >= UNBORN_MOST).map(Template::line));
         let others = fds.len();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
         let mut ready = Vec::new();
@@ -483,6 +487,7 @@ impl Master {
         let now = Instant::now();
         self.keep_deadlines(now);
         self.look_after_trees(now);
+        self.cells.tick(now);
         self.look_after_crew(now);
         self.look_at_breakers(now);
         self.look_after_spares(now);
@@ -595,8 +600,11 @@ impl Master {
         let late = self.admit.until().filter(|_| self.held.is_empty());
         let untold = self.crew.as_ref().is_some_and(Crew::must_send);
         let asking = (self.deaths.must_ask() || untold).then(|| now + ASKING);
-        // Whoever is asked for a child may have been stopped.
-        let unborn = self.unborn.front().map(|(unborn, _)| unborn.born + Template::PATIENCE + ASKING);
+        // What has come of it may wait a little for what else is to be done; but whoever is asked for a child may have been stopped.
+        let unborn = self.unborn.front().map(|(unborn, _)| match unborn.born + UNHEARD_MOST {
+            soon if soon > now => soon,
+            _ => now + UNHEARD_MOST,
+        });
         let spares = self.spares.as_ref();
         let until = rests
             .into_iter()
@@ -609,6 +617,7 @@ impl Master {
             .chain(asking)
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())
+            .chain(self.cells.until())
             .chain(spares.and_then(|spares| spares.until(now)))
             .chain(self.makes_spare(now).then_some(now))
             .chain(self.crew.as_ref().filter(|_| serving).and_then(Crew::until))

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use tine_os::signal::{self, Signal};
 use tine_os::{Pid, fd, init};
@@ -31,14 +32,20 @@ pub(crate) struct Cells {
     free: Vec<Cell>,
     /// First processes that have not been waited for, and whether they were told to go.
     alive: BTreeMap<Pid, bool>,
+    /// When one was taken or given back last.
+    used: Option<Instant>,
 }
 
-/// How many are kept that nobody is in, at most, beside one.
-const FREE_MOST: usize = 16;
+/// How many are kept that nobody is in, at most.
+const FREE_MOST: usize = 32;
+
+/// For how long, when nobody comes; but one.
+const IDLE: Duration = Duration::from_secs(1);
 
 impl Cells {
     /// One that nobody is in, for a child of this template.
-    pub(crate) fn take(&mut self, template: Pid) -> Option<Cell> {
+    pub(crate) fn take(&mut self, template: Pid, now: Instant) -> Option<Cell> {
+        self.used = Some(now);
         self.free.pop_if(|cell| cell.of == template)
     }
 
@@ -47,18 +54,29 @@ impl Cells {
         self.alive.insert(cell.init, false);
     }
 
-    /// Nobody is in it, for certain. `others`: how many children there are besides; of no more empty ones is one kept for when they
-    /// are replaced, and one for whoever comes first.
-    pub(crate) fn give_back(&mut self, cell: Cell, template: Option<Pid>, others: usize) {
-        if self.alive.contains_key(&cell.init) && Some(cell.of) == template {
+    /// Nobody is in it, for certain.
+    pub(crate) fn give_back(&mut self, cell: Cell, template: Option<Pid>, now: Instant) {
+        let fits = Some(cell.of) == template && self.free.len() < FREE_MOST;
+        if fits && self.alive.contains_key(&cell.init) {
             self.free.push(cell);
+            self.used = Some(now);
         } else {
             self.close(cell, true);
         }
-        while self.free.len() > 1 + others.min(FREE_MOST) {
-            let oldest = self.free.remove(0);
-            self.close(oldest, true);
+    }
+
+    /// When nobody has come for a while, all but one of those that nobody is in go.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        if self.until().is_some_and(|until| until <= now) {
+            for cell in self.free.split_off(1) {
+                self.close(cell, true);
+            }
         }
+    }
+
+    /// When to tick next.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.used.filter(|_| self.free.len() > 1).map(|used| used + IDLE)
     }
 
     /// It is not used again. Whoever is in there has a moment, or not, when it is `by_force`.
