@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use tine_os::namespace::Namespaces;
+use tine_os::seccomp::Watch;
 
 use crate::Identity;
 use crate::ability::Missing;
@@ -75,7 +76,17 @@ impl Prepared {
     /// # Errors
     /// The step that failed; the process must end then, since part of it is done.
     pub fn wear(&self, births: bool) -> Result<(), Failure> {
-        self.wear.put_on(births)
+        self.wear.put_on(births, false).map(drop)
+    }
+
+    /// As [`Prepared::wear`], but that somebody is asked before anybody is killed for a call: whoever reads the [`Watch`], who is to
+    /// kill. Nobody who wears the plan must have it, who could let calls be done; and when it is closed, such calls fail as unknown
+    /// and kill nobody. `None` where it cannot be had, or there is no filter: the kernel kills then.
+    ///
+    /// # Errors
+    /// As [`Prepared::wear`].
+    pub fn wear_watched(&self, births: bool) -> Result<Option<Watch>, Failure> {
+        self.wear.put_on(births, true)
     }
 
     /// Gives up all the rest. `slot` tells children apart that are alive at the same time, `descriptors` is the caller's: it places
@@ -89,7 +100,7 @@ impl Prepared {
         // Before anything of the master could be misused: from here on it is out of reach.
         descriptors().map_err(Step::Descriptors.failed())?;
         // Nothing to do where it was forked from a process that wears it.
-        self.wear.put_on(false)?;
+        self.wear.put_on(false, false)?;
         // While there is the capability for it.
         step::mounts::enter(&self.wear).map_err(Step::Mounts.failed())?;
         // Before the identity: raising a limit to what was asked may need root.

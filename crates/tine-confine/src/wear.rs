@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use tine_os::identity;
 use tine_os::landlock::{About, Ruleset, files, scopes};
 use tine_os::namespace::{self, Namespaces, Range};
-use tine_os::seccomp::{self, Instruction};
+use tine_os::seccomp::{self, Instruction, Watch};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
-use crate::filter::{Denial, Is, Opening, Rule, Test, compile};
+use crate::filter::{Denial, Is, Opening, Rule, Test, compile, compile_addition, watched};
 use crate::opens::Connect;
 use crate::plan::{Plan, PlanError};
 use crate::profile::Layer;
@@ -130,11 +130,13 @@ impl Wear {
         let memories = memories.map_err(|why| PlanError::Path(PathBuf::new(), why.into()))?;
         let about = about(plan, abilities, &has);
         let rules = rules(plan, &has, mount_own, own)?;
-        let clone3 = seccomp::number("clone3");
+        let (clone3, any) = (seccomp::number("clone3"), !rules.is_empty());
         let (late, others): (Vec<_>, Vec<_>) =
             rules.iter().cloned().partition(|rule| Some(rule.call) == clone3);
-        let program = |rules: &[Rule]| compile(rules).filter(|_| !rules.is_empty()).unwrap_or_default();
-        let (filter, filter_for_births, late) = (program(&rules), program(&others), program(&late));
+        // Whoever puts the last of these on wears the one for births, which sees to other architectures though it had no rule left.
+        let program = |rules: &[Rule]| compile(rules).filter(|_| any).unwrap_or_default();
+        let (filter, filter_for_births) = (program(&rules), program(&others));
+        let late = compile_addition(&late).filter(|_| !late.is_empty()).unwrap_or_default();
         Ok(Wear {
             worn: Cell::new(false),
             privileged: abilities.privileged,
@@ -175,10 +177,10 @@ impl Wear {
     }
 
     /// Puts it on, once. `births`: children will be born from this process by clone3, and give that up themselves
-    /// ([`Wear::refuse_late`]).
-    pub(crate) fn put_on(&self, births: bool) -> Result<(), Failure> {
+    /// ([`Wear::refuse_late`]). `asks`: before the filter kills anybody, if that can be had; whom it asks is given back then.
+    pub(crate) fn put_on(&self, births: bool, asks: bool) -> Result<Option<Watch>, Failure> {
         if self.worn.replace(true) {
-            return Ok(());
+            return Ok(None);
         }
         self.is_late.set(births);
         // First: in it, whoever has no privilege has all that the others take.
@@ -211,10 +213,19 @@ impl Wear {
         }
         // Last: it refuses what was needed for all the others.
         let filter = if births { &self.filter_for_births } else { &self.filter };
-        if !filter.is_empty() {
-            seccomp::enter(filter).map_err(Step::Calls.failed())?;
+        if filter.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        // It cannot be had where somebody else is asked already about calls of ours, as in some containers. Nobody is told then.
+        if asks && let Ok(watch) = seccomp::enter_watched(&watched(filter)) {
+            return Ok(Some(watch));
+        }
+        seccomp::enter(filter).map(|()| None).map_err(Step::Calls.failed())
+    }
+
+    /// The filter as a template wears it where it can.
+    pub(crate) fn watched(&self) -> Vec<Instruction> {
+        if self.filter.is_empty() { vec![] } else { watched(&self.filter) }
     }
 
     /// What children need of it, beside memory, until they have entered.

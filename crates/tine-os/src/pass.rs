@@ -78,10 +78,15 @@ pub fn await_one(socket: impl AsFd, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) ->
 ///
 /// # Errors
 /// `WouldBlock` when nothing has come; what poll(2) and recvmsg(2) say.
-pub fn receive_within(socket: impl AsFd, bytes: &mut [u8], patience: Duration) -> io::Result<usize> {
+pub fn receive_within(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    fds: &mut Vec<OwnedFd>,
+    patience: Duration,
+) -> io::Result<usize> {
     let mut ready = Vec::new();
     crate::fd::wait_readable(&[socket.as_fd()], Some(patience), &mut ready)?;
-    receive(socket, bytes, &mut Vec::new())
+    receive(socket, bytes, fds)
 }
 
 fn receive_as(

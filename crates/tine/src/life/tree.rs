@@ -228,6 +228,14 @@ impl Trees {
         }
     }
 
+    /// The place of whoever has started a process, where a group holds it there.
+    pub(crate) fn branch_of(&self, process: Pid) -> Option<Branch> {
+        match &self.by {
+            By::Cgroup(pool) => pool.parent.leaf_of(process).ok()?.map(Branch::Leaf),
+            _ => None,
+        }
+    }
+
     /// Leaves may stay open, as many as [`Trees::OPEN_MOST`]: their descriptors are little to copy where a birth copies nothing else.
     pub(crate) fn keep_open(&mut self) {
         if let By::Cgroup(pool) = &mut self.by {

@@ -6,6 +6,7 @@
 mod acceptor;
 mod arrive;
 mod leave;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tine_confine::Failure;
+use tine_confine::{Call, Failure};
 use tine_os::diag::Diag;
 use tine_os::ready::Ready;
 use tine_os::signal::{self, Signal, Signals};
@@ -37,6 +38,7 @@ use crate::life::slot::Slots;
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::arrive::Given;
 use crate::master::leave::Guardian;
+use crate::master::watch::Watches;
 use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::spare::{Parked, Spare};
 use crate::mode::stock::Spares;
@@ -57,6 +59,8 @@ pub(crate) struct Master {
     pub template: Option<Template>,
     /// Not before is another one tried, where one could not be started.
     template_due: Instant,
+    /// Calls that children are to be killed for, of this template's and of those before it.
+    watches: Watches,
     /// How many of its children may share its memory at once until they are programs.
     pub cots: usize,
     pub slots: Slots,
@@ -112,6 +116,8 @@ pub(crate) struct Master {
     failures: BTreeMap<Pid, Failure>,
     /// How programs have ended whose init has ended for them.
     statuses: BTreeMap<Pid, i32>,
+    /// For which calls children, or their programs, were killed that have not been reaped yet.
+    calls: BTreeMap<Pid, Call>,
     heard: Heard,
     served: u64,
     failed: u64,
@@ -166,6 +172,7 @@ struct Heard {
     left: bool,
     hangup: bool,
     line: bool,
+    call: bool,
     first: bool,
     bell: bool,
     wish: bool,
@@ -228,6 +235,7 @@ impl Master {
             nursery: None,
             template: None,
             template_due: Instant::now(),
+            watches: Watches::default(),
             cots: 0,
             slots: Slots::of_seat(0),
             spares: None,
@@ -262,6 +270,7 @@ impl Master {
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
             statuses: BTreeMap::new(),
+            calls: BTreeMap::new(),
             heard: Heard::default(),
             served: 0,
             failed: 0,
@@ -334,8 +343,9 @@ impl Master {
         // A child can look at nothing of this structure, but at what is on the stack.
         let (desk, cots) = (Rc::clone(&self.workplace.desk), self.cots);
         let tools = Tools { desk: &desk, service, rules: &rules, groups, name: CString::default(), cots };
-        let template = Template::start(tools)?;
+        let mut template = Template::start(tools)?;
         self.deaths.watch(template.pid);
+        self.watches.add(template.watch.take());
         self.template = Some(template);
         Ok(())
     }
@@ -392,6 +402,8 @@ impl Master {
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
         let before_line = fds.len();
         fds.extend(self.template.as_ref().filter(|_| !self.unborn.is_empty()).map(Template::line));
+        let before_watch = fds.len();
+        fds.extend(self.watches.open(now));
         let others = fds.len();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
         let mut ready = Vec::new();
@@ -410,6 +422,7 @@ impl Master {
             first: at(6),
             bell: before_wish > before_bell && at(before_bell),
             wish: before_line > before_wish && at(before_wish),
+            call: (before_watch..others).any(at),
             nothing: !ready.contains(&true),
         };
         Ok(Some(
@@ -448,6 +461,7 @@ impl Master {
         if self.heard.report {
             self.collect_reports();
         }
+        self.hear_calls();
         self.hear_bell(service);
         self.tell_acceptors();
         self.mend_acceptors(service);
@@ -570,6 +584,7 @@ impl Master {
             .chain(self.ends.until())
             .chain(self.drain.until())
             .chain(unborn)
+            .chain(self.watches.until(now))
             .chain(asking)
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tine_confine::{Failure, Step};
+use tine_confine::{Failure, Step, Watch};
 use tine_os::fork::exit;
 use tine_os::signal::{self, Signal};
 use tine_os::socket::{self, Kind};
@@ -34,6 +34,8 @@ pub(crate) struct Template {
     line: OwnedFd,
     /// What both count time from.
     since: Instant,
+    /// Where it is told, until somebody takes it, of calls that those are to be killed for who are born from it; if that can be had.
+    pub watch: Option<Watch>,
 }
 
 /// What a template needs for its work.
@@ -93,10 +95,13 @@ impl Template {
         let desk = tools.desk;
         let pid = fork(desk, With::default(), |_| tools.begin(&theirs, since))?;
         drop(theirs);
-        let template = Template { pid, line, since };
-        let mut words = [0; 512];
-        match template.hear(&mut words) {
-            Ok(1..) if words[0] == 0 => Ok(template),
+        let mut template = Template { pid, line, since, watch: None };
+        let (mut words, mut fds) = ([0; 512], Vec::new());
+        match template.hear(&mut words, &mut fds) {
+            Ok(1..) if words[0] == 0 => {
+                template.watch = fds.pop().map(Watch::from);
+                Ok(template)
+            }
             Ok(length @ 1..) => {
                 let words = String::from_utf8_lossy(&words[1..length]).into_owned();
                 Err(io::Error::other(words))
@@ -134,7 +139,7 @@ impl Template {
     pub(crate) fn hear_birth(&self, waits: bool) -> io::Result<Option<io::Result<Pid>>> {
         let mut answer = [0; 4];
         let length = match waits {
-            true => self.hear(&mut answer)?,
+            true => self.hear(&mut answer, &mut Vec::new())?,
             false => match pass::receive(&self.line, &mut answer, &mut Vec::new()) {
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 other => other?,
@@ -184,7 +189,7 @@ impl Template {
         self.line.as_fd()
     }
 
-    fn hear(&self, words: &mut [u8]) -> io::Result<usize> {
+    fn hear(&self, words: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
         let until = Instant::now() + Template::PATIENCE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -194,7 +199,7 @@ impl Template {
                     "the template does not answer; has somebody stopped it?",
                 ));
             }
-            match pass::receive_within(&self.line, words, left) {
+            match pass::receive_within(&self.line, words, fds, left) {
                 Err(why) if matches!(why.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
                 other => return other,
             }
@@ -231,24 +236,30 @@ impl Template {
     }
 }
 
+/// Where children are born without a copy of it, and what the master is to have.
+type Ready = (Option<Nursery<Option<Start>>>, Option<Watch>);
+
 impl Tools<'_> {
     /// In the template: lets go of the master's, puts on what is common, and gives birth until the line breaks.
     fn begin(&mut self, line: &OwnedFd, since: Instant) -> Failure {
-        let nursery = match self.make_ready(line) {
-            Ok(nursery) => nursery,
+        let (nursery, watch) = match self.make_ready(line) {
+            Ok(ready) => ready,
             Err(failure) => {
                 let words = [&[1], failure.to_string().as_bytes()].concat();
                 let _ = pass::send(line, &words[..words.len().min(512)], &[]);
                 exit(SETUP_FAILED)
             }
         };
-        if pass::send(line, &[0], &[]).is_err() {
+        let watch_fd: Vec<_> = watch.iter().map(AsFd::as_fd).collect();
+        if pass::send(line, &[0], &watch_fd).is_err() {
             exit(0);
         }
+        // Before anybody is born: whoever has it could let calls be done that it is to be killed for.
+        drop(watch);
         self.work(line, since, nursery)
     }
 
-    fn make_ready(&mut self, line: &OwnedFd) -> Result<Option<Nursery<Option<Start>>>, Failure> {
+    fn make_ready(&mut self, line: &OwnedFd) -> Result<Ready, Failure> {
         self.name = tine_os::fork::name().unwrap_or_default();
         tine_os::fork::set_name(c"tine-template");
         // What a terminal sends is for the master.
@@ -262,9 +273,9 @@ impl Tools<'_> {
         fd::place(&[null, null, desk.log()], &kept).map_err(Step::Descriptors.failed())?;
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
-        desk.plan.wear(self.groups)?;
+        let watch = desk.plan.wear_watched(self.groups)?;
         self.try_out()?;
-        Ok(nursery)
+        Ok((nursery, watch))
     }
 
     /// Whether a child can enter what it is to enter: tried now, what does not work is told to the operator and not to a client.
