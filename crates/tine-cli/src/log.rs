@@ -102,6 +102,9 @@ fn cause(event: &Event<'_>) -> Option<String> {
         Event::Ended { outcome: Outcome { cause: Some(cause), .. }, .. } => Some(format!("end {cause}")),
         Event::Refused { why, .. } => Some(format!("refuse {why}")),
         Event::Penalised { .. } => Some("penalty".into()),
+        // Numbers of another architecture are the caller's to choose, and would be without end.
+        Event::Forbidden { call, .. } if call.is_foreign() => Some("kill foreign".into()),
+        Event::Forbidden { call, .. } => Some(format!("kill {call}")),
         Event::Lost { how, .. } => Some(format!("spare {how}")),
         Event::Truncated { listener } => Some(format!("cut {listener}")),
         Event::Dropped { listener } => Some(format!("drop {listener}")),
@@ -133,6 +136,11 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
         }
         Event::Waiting { peer, place } => write!(to, "wait   peer={} place={place}", Word(peer)),
         Event::Ended { child, peer, outcome, .. } => ended(*child, peer, outcome, to),
+        Event::Forbidden { process, call, child, peer } => {
+            write!(to, "kill   pid={process} call={call}")?;
+            child.map_or(Ok(()), |child| write!(to, " child={child}"))?;
+            peer.map_or(Ok(()), |peer| write!(to, " peer={}", Word(peer)))
+        }
         Event::Refused { peer, why, detail } => {
             write!(to, "refuse peer={} reason={why}", Word(peer))?;
             detail.map_or(Ok(()), |detail| write!(to, " detail={}", Word(detail)))
@@ -188,6 +196,9 @@ fn render(event: &Event<'_>, to: &mut String) -> fmt::Result {
 fn ended(child: u32, peer: &Peer, outcome: &Outcome, to: &mut String) -> fmt::Result {
     let (how, bill) = (&outcome.how, &outcome.bill);
     write!(to, "end    child={child} {}", Ending(how))?;
+    if let Some(call) = outcome.call {
+        write!(to, " call={call}")?;
+    }
     if let Some(cause) = outcome.cause {
         write!(to, " reason={cause}")?;
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use tine_os::namespace::Namespaces;
-use tine_os::seccomp::Key;
+use tine_os::seccomp::{Key, Watch};
 
 use crate::Identity;
 use crate::ability::Missing;
@@ -76,10 +76,24 @@ impl Prepared {
     /// # Errors
     /// The step that failed; the process must end then, since part of it is done.
     pub fn wear(&self, births: bool) -> Result<Key, Failure> {
+        self.wear_as(births, false).map(|(key, _)| key)
+    }
+
+    /// As [`Prepared::wear`], but that somebody is asked before anybody is killed for a call: whoever reads the [`Watch`], who is to
+    /// kill. Nobody who wears the plan must have it, who could let calls be done; and when it is closed, such calls fail as unknown
+    /// and kill nobody. `None` where it cannot be had, or there is no filter: the kernel kills then.
+    ///
+    /// # Errors
+    /// As [`Prepared::wear`].
+    pub fn wear_watched(&self, births: bool) -> Result<(Key, Option<Watch>), Failure> {
+        self.wear_as(births, true)
+    }
+
+    fn wear_as(&self, births: bool, asks: bool) -> Result<(Key, Option<Watch>), Failure> {
         // First: raising a limit to what was asked may need root, and a filter may refuse what changes one.
         step::limits::wear(&self.limits).map_err(Step::Limits.failed())?;
         step::signals::wear(&self.signals).map_err(Step::Signals.failed())?;
-        self.wear.put_on(births)
+        self.wear.put_on(births, asks)
     }
 
     /// In a process that keeps a namespace for children and does nothing else: has no rights in it.
@@ -102,7 +116,7 @@ impl Prepared {
         descriptors().map_err(Step::Descriptors.failed())?;
         // Nothing to do where it was forked from a process that wears it.
         let worn = self.wear.is_worn();
-        self.wear.put_on(false).map(drop)?;
+        self.wear.put_on(false, false).map(drop)?;
         // While there is the capability for it.
         step::mounts::enter(&self.wear).map_err(Step::Mounts.failed())?;
         // Before the identity: raising a limit to what was asked may need root.

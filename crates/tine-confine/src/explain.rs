@@ -478,11 +478,18 @@ impl Telling<'_> {
             }
             self.denial(denial, before)
         });
-        let items: Vec<_> = items.collect();
-        let length = self.wear.filter().len();
-        let size =
-            if length > 0 { format!(", by a program of {length} instructions") } else { String::new() };
-        let what = format!("these calls are refused{size}; one by the numbers of another architecture kills");
+        let mut items: Vec<_> = items.collect();
+        let length = self.wear.watched().len();
+        let size = if length > 0 {
+            items.push(supervisor());
+            format!(", by a program of {length} instructions")
+        } else {
+            String::new()
+        };
+        let what = format!(
+            "these calls are refused{size}; one by the numbers of another architecture kills. The kernel asks tine before a call \
+             kills, and the log tells which it was; where it cannot ask it kills by SIGSYS and tells nobody"
+        );
         let told = Explained::new(By::Template, Step::Calls, what, self.reason(Layer::Calls)).with(items);
         steps.push(told.lacking(self.missing, |one| one.layer == Layer::Calls));
     }
@@ -560,6 +567,8 @@ impl Telling<'_> {
                 }
             }
         }
+        // Of the whole filter; told where there is more of it.
+        items.extend((!self.has(Layer::Calls) && self.wear.has_filter()).then(supervisor));
         let what = "these calls about sockets are refused";
         let told = Explained::new(By::Template, Step::Calls, what, self.reason(Layer::Network)).with(items);
         steps.push(told.lacking(self.missing, |one| one.layer == Layer::Network && one.whole));
@@ -650,6 +659,13 @@ impl Telling<'_> {
             steps.push(Explained::new(By::Child, Step::Domain, what, Some(reason)));
         }
     }
+}
+
+/// What every filter refuses that asks before it kills.
+fn supervisor() -> Item {
+    let when = Some("argument 1 has SECCOMP_FILTER_FLAG_NEW_LISTENER".to_owned());
+    let reason = "whoever was asked itself about the calls that kill could let them be done";
+    Item { when, ..Item::new(&["seccomp"], "EBUSY") }.because(Some(reason))
 }
 
 /// What a namespace that children share is.
@@ -847,7 +863,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(what("ptrace"), ["allowed: --syscall"]);
-        assert_eq!(what("bpf"), ["killed by SIGSYS"]);
+        assert_eq!(what("bpf"), ["killed"]);
         assert_eq!(what("listen"), ["allowed: --syscall"]);
         assert_eq!(what("chmod"), ["allowed: --write"]);
         let rules = of(&all, Step::Rules);

@@ -51,7 +51,7 @@ pub enum Answer {
     /// There is no such family of addresses.
     #[serde(rename = "EAFNOSUPPORT")]
     NoFamily,
-    /// The process is killed, by SIGSYS.
+    /// The process is killed: by whoever watches ([`crate::Prepared::wear_watched`]), or else by the kernel, by SIGSYS.
     #[serde(rename = "kill")]
     Kill,
 }
@@ -194,6 +194,29 @@ fn value(text: &str) -> Result<u32, Wrong> {
     number.or_else(named).ok_or_else(|| Wrong::Value(text.to_owned()))
 }
 
+/// The same program as one of [`compile`], but that it asks before anybody is killed. Calls are answered in the same way otherwise.
+pub(crate) fn watched(program: &[Instruction]) -> Vec<Instruction> {
+    let mut all: Vec<_> = program
+        .iter()
+        .map(|one| if *one == say(Answer::Kill.code()) { say(answer::ASK) } else { *one })
+        .collect();
+    // With the number loaded. Whoever asked for such calls to be told to it, by a filter of its own, could let them be done: the kernel
+    // has that impossible as long as there is somebody else, but not any more when that one is gone. It says EBUSY, and so is this.
+    const EBUSY: u16 = 16;
+    let guard = [
+        skip(code::EQUAL, seccomp::SECCOMP, 0, 4),
+        load(data::low(1)),
+        skip(code::ANY_BIT, seccomp::NEW_LISTENER, 0, 1),
+        say(answer::fail(EBUSY)),
+        load(data::NUMBER),
+    ];
+    all.splice(PREAMBLE..PREAMBLE, guard);
+    all
+}
+
+/// How many instructions come before a call's number is looked at.
+const PREAMBLE: usize = 4;
+
 /// What a process needs that children are born from: clone3 to have them born in a control group, setns to have them born into a
 /// namespace that is there.
 const OF_BIRTHS: [&str; 2] = ["clone3", "setns"];
@@ -214,6 +237,7 @@ pub(crate) fn compile(rules: &[Rule], key: Option<Key>) -> Option<Vec<Instructio
         say(Answer::Kill.code()),
         load(data::NUMBER),
     ];
+    debug_assert_eq!(program.len(), PREAMBLE, "what is put in between must be found");
     if let Some(x32) = seccomp::X32 {
         // Not killed: some programs try whether it is there.
         program.extend([skip(code::AT_LEAST, x32, 0, 1), say(Answer::Unknown.code())]);
@@ -308,7 +332,7 @@ impl fmt::Display for Answer {
             Answer::NotPermitted => "EPERM",
             Answer::Unknown => "ENOSYS",
             Answer::NoFamily => "EAFNOSUPPORT",
-            Answer::Kill => "killed by SIGSYS",
+            Answer::Kill => "killed",
         })
     }
 }
@@ -458,6 +482,29 @@ mod tests {
         }
         let arguments = [7, 9, first, second, 11, 13];
         assert_eq!(ask(&program, HERE, unshare, arguments), meant(&rules, unshare, arguments));
+    }
+
+    #[test]
+    fn a_watched_program_asks_before_it_kills_and_lets_nobody_else_be_asked() {
+        let profile = Profile::named("guarded").unwrap();
+        let rules: Vec<_> = profile.denials.iter().flat_map(|denial| denial.rules(&[])).collect();
+        let program = compile(&rules, None).unwrap();
+        let asking = watched(&program);
+        for number in (0..600).filter(|number| *number != seccomp::SECCOMP) {
+            for word in [0, 1, 0x5412, 0x0002_0011, u64::MAX] {
+                let plain = ask(&program, HERE, number, [word; 6]);
+                let wanted = if plain == answer::KILL { answer::ASK } else { plain };
+                assert_eq!(ask(&asking, HERE, number, [word; 6]), wanted, "call {number} with {word:#x}");
+            }
+        }
+        assert_eq!(ask(&asking, 0x4000_0003, 20, [0; 6]), answer::ASK);
+        let told = |flags| ask(&asking, HERE, seccomp::SECCOMP, [1, flags, 0, 0, 0, 0]);
+        for flags in [0, 1, 4, 1 << 5, 0xdead_0000_0000] {
+            assert_eq!(told(flags), answer::ALLOW, "{flags:#x}");
+        }
+        for flags in [8, 9, 8 | 1 << 5, 8 | 0xdead_0000_0000] {
+            assert_eq!(told(flags), answer::fail(16), "{flags:#x}");
+        }
     }
 
     #[test]

@@ -44,4 +44,5 @@ pub use profile::{Bound, Layer, Line, Profile, ProfileError};
 pub use report::{Failure, Step};
 pub use tine_os::identity::Identity;
 pub use tine_os::namespace::Namespaces;
+pub use tine_os::seccomp::{Call, Watch};
 pub use world::{Bind, Memory, World};

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use tine_os::identity;
 use tine_os::landlock::{About, Ruleset, files, scopes};
 use tine_os::namespace::{self, Namespaces, Range};
-use tine_os::seccomp::{self, Instruction, Key};
+use tine_os::seccomp::{self, Instruction, Key, Watch};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
-use crate::filter::{Denial, Is, Opening, Rule, Test, compile};
+use crate::filter::{Denial, Is, Opening, Rule, Test, compile, watched};
 use crate::opens::Connect;
 use crate::plan::{Plan, PlanError};
 use crate::profile::Layer;
@@ -180,11 +180,16 @@ impl Wear {
         compile(&self.rules, key).filter(|_| self.has_filter()).unwrap_or_default()
     }
 
+    /// The filter as a template wears it where it can.
+    pub(crate) fn watched(&self) -> Vec<Instruction> {
+        if self.has_filter() { watched(&self.filter()) } else { vec![] }
+    }
+
     /// Puts it on, once. `births`: programs will be born from this process, by calls that are refused to them; they are allowed to whoever
-    /// shows the key that it gives.
-    pub(crate) fn put_on(&self, births: bool) -> Result<Key, Failure> {
+    /// shows the key that it gives. `asks`: before the filter kills anybody, if that can be had; whom it asks is given back then.
+    pub(crate) fn put_on(&self, births: bool, asks: bool) -> Result<(Key, Option<Watch>), Failure> {
         if self.worn.replace(true) {
-            return Ok(Key::NONE);
+            return Ok((Key::NONE, None));
         }
         // First: in it, whoever has no privilege has all that the others take.
         if self.shared.has(Namespaces::USER) {
@@ -216,11 +221,16 @@ impl Wear {
         }
         // Last: it refuses what was needed for all the others.
         if !self.has_filter() {
-            return Ok(Key::NONE);
+            return Ok((Key::NONE, None));
         }
         let key = births.then(Key::new).transpose().map_err(Step::Calls.failed())?;
-        seccomp::enter(&self.filter_with(key)).map_err(Step::Calls.failed())?;
-        Ok(key.unwrap_or(Key::NONE))
+        let filter = self.filter_with(key);
+        // It cannot be had where somebody else is asked already about calls of ours, as in some containers. Nobody is told then.
+        let watch = if asks { seccomp::enter_watched(&watched(&filter)).ok() } else { None };
+        if watch.is_none() {
+            seccomp::enter(&filter).map_err(Step::Calls.failed())?;
+        }
+        Ok((key.unwrap_or(Key::NONE), watch))
     }
 
     /// What children need of it, beside memory, until they have entered.

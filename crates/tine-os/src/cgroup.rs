@@ -220,6 +220,22 @@ impl Parent {
         Ok(Leaf { directory, events })
     }
 
+    /// The leaf that a process is in or below of; `None` when it is elsewhere.
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone; what open(2) and read(2) say.
+    pub fn leaf_of(&self, process: Pid) -> io::Result<Option<u32>> {
+        fault::point("open")?;
+        let groups = std::fs::read(format!("/proc/{process}/cgroup"))?;
+        let path = groups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+        let mut below = path.unwrap_or_default().split(|byte| *byte == b'/');
+        let name = self.path.file_name().unwrap_or_default().as_bytes();
+        // A group of that name may be in another one of that name.
+        let leaf =
+            std::iter::from_fn(|| below.find(|part| *part == name).map(|_| below.clone().next())).last();
+        Ok(leaf.flatten().and_then(|leaf| str::from_utf8(leaf).ok()?.parse().ok()))
+    }
+
     /// Kills all in a leaf and below, whoever they are; nobody there is no error. They have not ended yet when this
     /// returns.
     ///

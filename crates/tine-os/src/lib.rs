@@ -39,7 +39,7 @@ pub mod steer;
 pub mod wait;
 
 pub use fork::{ForkError, Forked, fork};
-pub use pid::Pid;
+pub use pid::{Kin, Pid};
 
 use std::io;
 

@@ -50,15 +50,6 @@ pub fn children(into: &mut Vec<Pid>) -> io::Result<()> {
     read_children("/proc/thread-self/children", into)
 }
 
-/// Whether a process is the first one of a pid namespace: status(5), `NSpid`. One that has ended is not.
-pub fn is_first(process: Pid) -> bool {
-    let status =
-        fault::point("open").and_then(|()| std::fs::read_to_string(format!("/proc/{process}/status")));
-    let status = status.unwrap_or_default();
-    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    ids.is_some_and(|ids| ids.split_whitespace().skip(1).last() == Some("1"))
-}
-
 /// Appends all who descend from a process that this one may look at: its children, theirs, and so on. Nothing is below a
 /// process that has ended.
 ///

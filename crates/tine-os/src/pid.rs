@@ -1,6 +1,7 @@
 //! Process ids as values that can be sorted, shown and sent. pid_t in credentials(7).
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::num::NonZeroI32;
 use std::os::fd::BorrowedFd;
@@ -10,6 +11,26 @@ use crate::fault;
 /// The id of a process, greater than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pid(NonZeroI32);
+
+/// Whose a thread is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kin {
+    /// Its process.
+    pub process: Pid,
+    /// That one's parent, if it can be seen from here.
+    pub parent: Option<Pid>,
+    /// The session that it is in, by whoever has begun it, who may be gone; if that can be seen from here.
+    pub session: Option<Pid>,
+    /// Its process's id in its own pid namespace.
+    pub inner: Option<Pid>,
+}
+
+impl Kin {
+    /// Whether it is the first process of its pid namespace.
+    pub fn is_first(&self) -> bool {
+        self.inner.is_some_and(|inner| inner.as_raw() == 1)
+    }
+}
 
 impl Pid {
     /// `None` for anything that is no process's id.
@@ -43,6 +64,26 @@ impl Pid {
         let length = rustix::fs::readlinkat_raw(proc, c"self", &mut room[..])?;
         let number = str::from_utf8(&room[..length]).ok().and_then(|text| text.parse().ok());
         number.and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Whose this thread, or process, is: proc_pid_status(5).
+    ///
+    /// # Errors
+    /// `NotFound` when it is gone, or may not be looked at; what open(2) and read(2) say.
+    pub fn kin(self) -> io::Result<Kin> {
+        fault::point("open")?;
+        // It has the name of a program in it, which may be any bytes.
+        let status = fs::read(format!("/proc/{self}/status"))?;
+        let numbers = |key: &str| {
+            let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()));
+            let words = line.and_then(|line| str::from_utf8(line).ok()).unwrap_or_default();
+            words.split_ascii_whitespace().map(|word| word.parse().ok().and_then(Pid::from_raw))
+        };
+        // Of several the first is the one that is seen from where this `/proc` is, and the last its own.
+        let first = |key| numbers(key).next().flatten();
+        let process = first("Tgid:").ok_or(io::ErrorKind::InvalidData)?;
+        let (parent, session) = (first("PPid:"), first("NSsid:"));
+        Ok(Kin { process, parent, session, inner: numbers("NStgid:").next_back().flatten() })
     }
 
     pub(crate) fn kernel(self) -> rustix::process::Pid {

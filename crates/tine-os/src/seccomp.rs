@@ -3,9 +3,14 @@
 //!
 //! What the program says is made in `tine-confine`; here are its instructions and how it is put on.
 
+mod i386;
+mod watch;
+
 use std::{fmt, io};
 
 use crate::{check, fault, random};
+
+pub use watch::{Call, NEW_LISTENER, Waiting, Watch, enter_watched};
 
 /// Where a program finds what it is asked about: offsets in `struct seccomp_data`.
 pub mod data {
@@ -73,6 +78,8 @@ pub mod answer {
     pub const ALLOW: u32 = 0x7fff_0000;
     /// The process is killed, by SIGSYS.
     pub const KILL: u32 = 0x8000_0000;
+    /// The call waits until somebody has answered for it: [`super::Watch`].
+    pub const ASK: u32 = 0x7fc0_0000;
 
     /// The call fails with this number.
     pub fn fail(errno: u16) -> u32 {
@@ -125,6 +132,9 @@ pub const ARCHITECTURE: Option<u32> = if cfg!(all(target_arch = "x86_64", target
 
 /// From which number on a call is one of the x32 ABI, which has the architecture of the 64 bit one.
 pub const X32: Option<u32> = if cfg!(target_arch = "x86_64") { Some(0x4000_0000) } else { None };
+
+/// The call that filters are put on by.
+pub const SECCOMP: u32 = libc::SYS_seccomp as u32;
 
 /// The longest program that the kernel takes: BPF_MAXINSNS.
 pub const LONGEST: usize = 4096;
@@ -304,6 +314,10 @@ pub fn is_worn() -> io::Result<bool> {
 /// # Errors
 /// EACCES without no_new_privs or CAP_SYS_ADMIN; EINVAL for a program that is none; ENOMEM.
 pub fn enter(program: &[Instruction]) -> io::Result<()> {
+    filter(program, 0).map(drop)
+}
+
+fn filter(program: &[Instruction], flags: u32) -> io::Result<libc::c_int> {
     fault::point("seccomp")?;
     const SET_MODE_FILTER: libc::c_uint = 1;
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -311,6 +325,6 @@ pub fn enter(program: &[Instruction]) -> io::Result<()> {
     let program = &raw const program;
     // SAFETY: `program` names as many instructions as there are in a live slice, of the kernel's layout (repr C); it only reads
     // them (seccomp(2)).
-    let done = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0u32, program) };
-    check(done as libc::c_int).map(drop)
+    let done = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, program) };
+    check(done as libc::c_int)
 }

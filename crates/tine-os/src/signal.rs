@@ -163,9 +163,13 @@ pub fn set_defaults(changed: &[i32]) -> io::Result<()> {
 /// # Errors
 /// EPERM, EMFILE, ENFILE; ESRCH or EINVAL when it has been waited for: pidfd_open(2), pidfd_send_signal(2).
 pub fn send(child: Pid, signal: Signal) -> io::Result<()> {
-    let pidfd = open(child)?;
+    send_through(&open(child)?, signal)
+}
+
+/// Sends a signal to the process of a descriptor.
+pub(crate) fn send_through(pidfd: &OwnedFd, signal: Signal) -> io::Result<()> {
     fault::point("pidfd_send_signal")?;
-    Ok(pidfd_send_signal(&pidfd, signal)?)
+    Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
 /// Sends a signal to all in the group that `leader`, a child not yet waited for, leads; it may have ended. Where there is no
@@ -204,7 +208,7 @@ pub fn send_group(leader: Pid, signal: Signal) -> io::Result<()> {
 /// PIDFD_SIGNAL_PROCESS_GROUP: the signal is for the group that the process leads. Linux 6.9.
 const WHOLE_GROUP: libc::c_uint = 1 << 2;
 
-fn open(child: Pid) -> io::Result<OwnedFd> {
+pub(crate) fn open(child: Pid) -> io::Result<OwnedFd> {
     fault::point("pidfd_open")?;
     Ok(pidfd_open(child.kernel(), PidfdFlags::empty())?)
 }

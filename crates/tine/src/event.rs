@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use tine_confine::{Missing, Step};
+use tine_confine::{Call, Missing, Step};
 
 use crate::life::admit::{Reason, Refusals, Source};
 use crate::life::end::Cause;
@@ -52,6 +52,18 @@ pub enum Event<'a> {
         outcome: &'a Outcome,
         /// Children alive.
         open: usize,
+    },
+    /// A process that a child has started made a call that the plan has it killed for, and was killed. Of a child itself the
+    /// outcome tells.
+    Forbidden {
+        /// Its process id.
+        process: u32,
+        /// Which call.
+        call: Call,
+        /// The child that it descends from, if that is known.
+        child: Option<u32>,
+        /// Whose that is.
+        peer: Option<&'a Peer>,
     },
     /// A client that was accepted waits for a slot.
     Waiting {
@@ -213,6 +225,8 @@ pub struct Outcome {
     pub how: How,
     /// Why the server ended it, if it did.
     pub cause: Option<Cause>,
+    /// The call that its program was killed for, if it was.
+    pub call: Option<Call>,
     /// At what cost.
     pub bill: Bill,
 }

@@ -79,8 +79,8 @@ pub use peer::Peer;
 pub use program::{Client, DatagramMode, Program, ProgramError, Sockets, Stderr, Variables};
 pub use server::Server;
 pub use tine_confine::{
-    Abilities, Bind, By, Connect, Enforced, Explained, Explanation, Group, GroupError, Identity, Item, Layer,
-    Limit, Memory, Missing, Opens, Plan, PlanError, Profile, ProfileError, Step, WhenMissing, World,
+    Abilities, Bind, By, Call, Connect, Enforced, Explained, Explanation, Group, GroupError, Identity, Item,
+    Layer, Limit, Memory, Missing, Opens, Plan, PlanError, Profile, ProfileError, Step, WhenMissing, World,
 };
 pub use tine_os::apart::Apart;
 pub use tine_os::identity::Credentials;

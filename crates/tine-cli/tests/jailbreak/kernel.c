@@ -289,7 +289,7 @@ static void s13_seccomp_trace(void) {
         }
         ptrace(PTRACE_CONT, child, 0, 0);
     }
-    if (WIFSIGNALED(status)) blocked_by("add_key", "SIGSYS");
+    if (WIFSIGNALED(status)) blocked_by("add_key", "a signal");
     errno = WEXITSTATUS(status);
     if (errno) blocked("add_key");
     succeeded("a traced getppid became add_key");
@@ -346,7 +346,7 @@ static int has_int80(void *unused) {
 static void need_int80(void) {
     int code = in_child(has_int80, NULL);
     if (code == 128 + SIGSEGV || code == ENOSYS) is_void("this kernel has no 32-bit calls");
-    if (code == 128 + SIGSYS) blocked_by("int 0x80", "SIGSYS");
+    if (code == 128 + SIGSYS || code == 128 + SIGKILL) blocked_by("int 0x80", code == 128 + SIGSYS ? "SIGSYS" : "SIGKILL");
     errno = code;
     if (code) blocked("int 0x80");
 }
@@ -464,7 +464,7 @@ static void s31_continue(void) {
         _exit(forbidden_call(ends));
     }
     struct pollfd said = {ends[0], POLLIN, 0};
-    if (poll(&said, 1, 5000) < 1 || read(ends[0], told, sizeof told) != sizeof told) blocked_by("seccomp", "SIGSYS");
+    if (poll(&said, 1, 5000) < 1 || read(ends[0], told, sizeof told) != sizeof told) blocked_by("seccomp", "a signal");
     errno = told[1];
     int listener = try("seccomp", told[0]);
     int pidfd = try("pidfd_open", syscall(SYS_pidfd_open, child, 0));
@@ -478,7 +478,7 @@ static void s31_continue(void) {
     }
     int status;
     try("waitpid", waitpid(child, &status, 0));
-    if (WIFSIGNALED(status)) blocked_by("add_key", "SIGSYS");
+    if (WIFSIGNALED(status)) blocked_by("add_key", "a signal");
     errno = WEXITSTATUS(status);
     if (errno) blocked("add_key");
     succeeded("its own supervisor let a call pass");

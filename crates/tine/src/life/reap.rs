@@ -189,7 +189,7 @@ pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, wall: Duration) ->
         switches_voluntary: usage.switches_voluntary,
         switches_forced: usage.switches_forced,
     };
-    Outcome { how, cause: None, bill }
+    Outcome { how, cause: None, call: None, bill }
 }
 
 /// What a client did by whose doing its child has ended so; `None` when it is nobody's fault. `panics`: whether status 101
@@ -205,6 +205,8 @@ pub(crate) fn fault(outcome: &Outcome, panics: bool) -> Option<Fault> {
         (None, How::Exit(101)) if panics => Some(Fault::Crash),
         (None, How::Exit(status)) => Some(Fault::Exit(*status)),
         (None, How::Signal(signal)) if CRASHES.contains(signal) => Some(Fault::Crash),
+        // What the kernel would have ended with such a signal.
+        (None, How::Signal(_)) if outcome.call.is_some() => Some(Fault::Crash),
         (None, How::Signal(_)) => Some(Fault::Signal),
     }
 }

@@ -231,6 +231,14 @@ impl Trees {
         }
     }
 
+    /// The place of whoever has started a process, where a group holds it there.
+    pub(crate) fn branch_of(&self, process: Pid) -> Option<Branch> {
+        match &self.by {
+            By::Cgroup(pool) => pool.parent.leaf_of(process).ok()?.map(Branch::Leaf),
+            _ => None,
+        }
+    }
+
     /// Leaves may stay open, as many as [`Trees::OPEN_MOST`]: their descriptors are little to copy where a birth copies nothing else.
     pub(crate) fn keep_open(&mut self) {
         if let By::Cgroup(pool) = &mut self.by {
@@ -582,7 +590,7 @@ impl Left {
             let until = match self.doomed.contains_key(&pid) {
                 true => now,
                 // What keeps a pid namespace goes when nobody is left there, and with it goes whoever is.
-                false if orphan::is_first(pid) => now + Trees::NAMESPACE,
+                false if pid.kin().is_ok_and(|kin| kin.is_first()) => now + Trees::NAMESPACE,
                 false => until,
             };
             self.orphans.entry(pid).or_insert_with(|| {

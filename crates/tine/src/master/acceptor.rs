@@ -11,6 +11,7 @@ use tine_os::wait::{self, Deaths, Ended};
 use tine_os::{ForkError, Forked, Pid, apart, fork, orphan, ready::Ready};
 
 use super::leave::Guardian;
+use super::watch::Watches;
 use super::{Child, Master, Standing};
 use crate::change::drain::Drain;
 use crate::event::Event;
@@ -225,7 +226,8 @@ impl Master {
         let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
         let foreign = desk.reports.is_foreign();
         (desk.reports, desk.master) = (Reports::new(foreign)?, Pid::own());
-        self.template = None;
+        // Whoever is told of the master's children is the master.
+        (self.template, self.watches) = (None, Watches::default());
         self.slots = Slots::of_seat(seat(at));
         self.cells = Cells::default();
         self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
@@ -245,6 +247,7 @@ impl Master {
         }
         self.children.clear();
         self.failures.clear();
+        self.calls.clear();
         (self.held, self.undecided, self.room) = Default::default();
         (self.dead, self.heard, self.served, self.failed) = Default::default();
         self.deaths = Deaths::new()?;

@@ -31,6 +31,9 @@ const TOO_SOON: Duration = Duration::from_millis(100);
 /// The signal of a program that writes to a client that has gone: signal(7).
 const SIGPIPE: i32 = 13;
 
+/// The signal of a program that was killed.
+const SIGKILL: i32 = 9;
+
 /// ECHILD: not a child of this process, or already waited for.
 const NO_CHILD: i32 = 10;
 
@@ -116,6 +119,7 @@ impl Master {
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
         outcome.cause = self.ends.ended(mark(child.ticket, pid));
+        outcome.call = self.calls.remove(&pid).filter(|_| matches!(outcome.how, How::Signal(SIGKILL)));
         match self.workplace.trees.memory(child.branch) {
             Ok(memory) => {
                 let memory = memory.unwrap_or_default();
@@ -154,7 +158,7 @@ impl Master {
         let (user, system) = (done.user.min(wall), done.system.min(wall));
         let bill = Bill { wall, waited: child.waited, setup: child.setup, user, system, ..Bill::default() };
         let cause = self.ends.ended(mark(child.ticket, pid));
-        let outcome = Outcome { how: How::Exit(done.status), cause, bill };
+        let outcome = Outcome { how: How::Exit(done.status), cause, call: None, bill };
         self.account_for(pid, &child, &outcome, service);
         if let Some(spares) = &mut self.spares {
             // One that was told to end may hear of it yet.

@@ -6,6 +6,7 @@
 mod acceptor;
 mod arrive;
 mod leave;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tine_confine::Failure;
+use tine_confine::{Call, Failure};
 use tine_os::diag::Diag;
 use tine_os::ready::Ready;
 use tine_os::signal::{self, Signal, Signals};
@@ -37,6 +38,7 @@ use crate::life::slot::Slots;
 use crate::life::tree::{Branch, Keep, Orphans, Trees};
 use crate::master::arrive::Given;
 use crate::master::leave::Guardian;
+use crate::master::watch::Watches;
 use crate::mode::acceptors::{Common, Crew, seat};
 use crate::mode::cell::{Cell, Cells};
 use crate::mode::spare::{Parked, Spare};
@@ -58,6 +60,8 @@ pub(crate) struct Master {
     pub template: Option<Template>,
     /// Not before is another one tried, where one could not be started.
     template_due: Instant,
+    /// Calls that children are to be killed for, of this template's and of those before it.
+    watches: Watches,
     /// How many of its children may share its memory at once until they are programs.
     pub cots: usize,
     pub slots: Slots,
@@ -113,6 +117,8 @@ pub(crate) struct Master {
     signals: Signals,
     dead: VecDeque<Pid>,
     failures: BTreeMap<Pid, Failure>,
+    /// For which calls children, or their programs, were killed that have not been reaped yet.
+    calls: BTreeMap<Pid, Call>,
     heard: Heard,
     served: u64,
     failed: u64,
@@ -171,6 +177,7 @@ struct Heard {
     left: bool,
     hangup: bool,
     line: bool,
+    call: bool,
     first: bool,
     bell: bool,
     wish: bool,
@@ -234,6 +241,7 @@ impl Master {
             nursery: None,
             template: None,
             template_due: Instant::now(),
+            watches: Watches::default(),
             cots: 0,
             slots: Slots::of_seat(0),
             cells: Cells::default(),
@@ -268,6 +276,7 @@ impl Master {
             signals: Signals::take_over().map_err(system("take over the signals"))?,
             dead: VecDeque::new(),
             failures: BTreeMap::new(),
+            calls: BTreeMap::new(),
             heard: Heard::default(),
             served: 0,
             failed: 0,
@@ -340,8 +349,9 @@ impl Master {
         // A child can look at nothing of this structure, but at what is on the stack.
         let (desk, cots) = (Rc::clone(&self.workplace.desk), self.cots);
         let tools = Tools { desk: &desk, service, rules: &rules, programs, name: CString::default(), cots };
-        let (template, cell) = Template::start(tools)?;
+        let (mut template, cell) = Template::start(tools)?;
         [Some(template.pid), template.keeper].into_iter().flatten().for_each(|pid| self.deaths.watch(pid));
+        self.watches.add(template.watch.take());
         self.template = Some(template);
         if let Some(cell) = cell {
             self.know_cell(&cell);
@@ -425,6 +435,8 @@ impl Master {
         fds.extend(self.control.as_ref().filter(|control| control.is_alive()).map(AsFd::as_fd));
         let before_line = fds.len();
         fds.extend(self.template.as_ref().filter(|_| self.unborn.len() >= UNBORN_MOST).map(Template::line));
+        let before_watch = fds.len();
+        fds.extend(self.watches.open(now));
         let others = fds.len();
         fds.extend(open.iter().map(|at| self.listeners[*at].as_fd()));
         let mut ready = Vec::new();
@@ -443,6 +455,7 @@ impl Master {
             first: at(6),
             bell: before_wish > before_bell && at(before_bell),
             wish: before_line > before_wish && at(before_wish),
+            call: (before_watch..others).any(at),
             nothing: !ready.contains(&true),
         };
         Ok(Some(
@@ -481,6 +494,7 @@ impl Master {
         if self.heard.report {
             self.collect_reports();
         }
+        self.hear_calls();
         self.hear_bell(service);
         self.tell_acceptors();
         self.mend_acceptors(service);
@@ -614,6 +628,7 @@ impl Master {
             .chain(self.ends.until())
             .chain(self.drain.until())
             .chain(unborn)
+            .chain(self.watches.until(now))
             .chain(asking)
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tine_confine::{Failure, Step};
+use tine_confine::{Failure, Step, Watch};
 use tine_os::fork::exit;
 use tine_os::namespace::{self, Namespaces};
 use tine_os::seccomp::Key;
@@ -43,6 +43,8 @@ pub(crate) struct Template {
     line: OwnedFd,
     /// What both count time from.
     since: Instant,
+    /// Where it is told, until somebody takes it, of calls that those are to be killed for who are born from it; if that can be had.
+    pub watch: Option<Watch>,
 }
 
 /// What a template needs for its work.
@@ -123,12 +125,15 @@ impl Template {
         let desk = tools.desk;
         let pid = fork(desk, With::default(), |_| tools.begin(&theirs, since))?;
         drop(theirs);
-        let mut template = Template { pid, keeper: None, line, since };
+        let mut template = Template { pid, keeper: None, line, since, watch: None };
         let (mut words, mut fds) = ([0; 1 + ANSWER + 512], Vec::new());
         let why = match template.hear(&mut words, &mut fds) {
             Ok(length @ BEGUN..) => {
                 let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| words[at + i]));
                 template.keeper = Pid::from_raw(number(1));
+                // A cell is two, and comes first.
+                let watch = if fds.len() % 2 == 1 { fds.pop() } else { None };
+                template.watch = watch.map(Watch::from);
                 let cell = template.cell(Pid::from_raw(number(5)), fds);
                 if words[0] == 0 {
                     return Ok((template, cell));
@@ -285,6 +290,7 @@ const BEGUN: usize = 1 + ANSWER;
 
 /// What a template works with.
 struct Outfit {
+    watch: Option<Watch>,
     nursery: Option<Nursery<Option<Start>>>,
     key: Key,
     /// On which cells are asked for.
@@ -309,12 +315,15 @@ impl Tools<'_> {
         let number = |pid: Option<Pid>| pid.map_or(0, Pid::as_raw).to_ne_bytes();
         let who = [number(keeper), number(cell.as_ref().map(|cell: &Made| cell.init))].concat();
         let words = [&[u8::from(ready.is_none())], &who[..], said.as_bytes()].concat();
-        let fds = cell.as_ref().map(Made::fds);
-        let sent = pass::send(line, &words[..words.len().min(512)], fds.as_ref().map_or(&[], |fds| fds));
-        let Some(outfit) = ready else { exit(SETUP_FAILED) };
+        let fds = cell.iter().flat_map(Made::fds);
+        let fds: Vec<_> = fds.chain(ready.iter().flat_map(|outfit| &outfit.watch).map(AsFd::as_fd)).collect();
+        let sent = pass::send(line, &words[..words.len().min(512)], &fds);
+        let Some(mut outfit) = ready else { exit(SETUP_FAILED) };
         if sent.is_err() {
             exit(0);
         }
+        // Before anybody is born: whoever has it could let calls be done that it is to be killed for.
+        outfit.watch = None;
         drop(cell);
         self.work(line, since, outfit)
     }
@@ -341,8 +350,8 @@ impl Tools<'_> {
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
         let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None)).transpose();
         let crib = crib.map_err(Step::Namespaces.failed())?;
-        let key = desk.plan.wear(self.programs)?;
-        let mut outfit = Outfit { nursery, key, keeper: None };
+        let (key, watch) = desk.plan.wear_watched(self.programs)?;
+        let mut outfit = Outfit { nursery, key, keeper: None, watch };
         if let Some(crib) = crib {
             let (ours, theirs) = socket::pair(Kind::Packet)
                 .and_then(|(ours, theirs)| Ok((fd::duplicate_low(ours)?, fd::duplicate_low(theirs)?)))
