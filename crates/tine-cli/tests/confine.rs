@@ -212,6 +212,27 @@ fn a_namespace_is_used_again_when_nobody_is_left_in_it_and_no_sooner() {
 }
 
 #[test]
+fn where_a_program_could_leave_its_control_group_no_namespace_is_used_again() {
+    if left_out_without_root("control groups") {
+        return;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 ")).expect("a cgroup2 mount");
+    let point = line.split(' ').nth(4).unwrap();
+    let sealed = ["127.0.0.1:0", "-v", "--confine", "sealed"];
+    let script = ["--", "sh", "-c", "echo $$"];
+    let numbers = |flags: &[&str]| {
+        let server = Server::tine(&[&sealed, flags, &script].concat());
+        let numbers: Vec<_> = (0..4).map(|_| ask(server.addr(0), b"").unwrap()).collect();
+        assert!(server.stop().success());
+        numbers.into_iter().map(|text| String::from_utf8(text).unwrap().trim().to_owned()).collect::<Vec<_>>()
+    };
+    let numbers = numbers(&["--bind", &format!("{point}:/groups:rw")]);
+    // The first process is 1, whoever has tried the first namespace out is 2.
+    assert!(numbers.iter().all(|number| number == "2" || number == "3"), "{numbers:?}");
+}
+
+#[test]
 fn the_first_process_of_a_namespace_that_is_killed_takes_its_client_with_it_and_no_other() {
     if left_out_without_root("programs with users of their own") {
         return;

@@ -55,6 +55,11 @@ impl Prepared {
         self.wear.init
     }
 
+    /// Whether nobody can leave the control group that a child was born in, so that nobody is left of it where nobody is in there.
+    pub fn stays_in_group(&self) -> bool {
+        self.wear.stays
+    }
+
     /// The name of the profile that it was made from.
     pub fn profile(&self) -> &str {
         &self.profile

@@ -11,10 +11,10 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use tine_os::identity;
 use tine_os::landlock::{About, Ruleset, files, scopes};
 use tine_os::namespace::{self, Namespaces, Range};
 use tine_os::seccomp::{self, Instruction, Key, Watch};
+use tine_os::{cgroup, identity};
 use tine_os::{mount, privilege};
 
 use crate::ability::{Abilities, Missing};
@@ -52,6 +52,8 @@ pub(crate) struct Wear {
     pub first_user: Option<u32>,
     /// Whether the first process of each pid namespace is one of ours.
     pub init: bool,
+    /// Whether nobody can leave the control group that he was born in.
+    pub stays: bool,
 }
 
 /// Users of children, one for each slot, begin here: above all that useradd(8) and systemd give to anybody, and below where the kernel
@@ -125,6 +127,7 @@ impl Wear {
         let memories = memories.map_err(|why| PlanError::Path(PathBuf::new(), why.into()))?;
         let about = about(plan, abilities, &has);
         let rules = rules(plan, &has, mount_own, own)?;
+        let stays = plot.is_some() && !reaches_groups(plan);
         Ok(Wear {
             worn: Cell::new(false),
             privileged: abilities.privileged,
@@ -142,6 +145,7 @@ impl Wear {
             processes,
             first_user: own_users.then_some(FIRST_USER),
             init: tine_os::init::IS_THERE && own.has(Namespaces::PID) && plan.world.init,
+            stays,
         })
     }
 
@@ -296,6 +300,16 @@ fn kinds(plan: &Plan, abilities: &Abilities, has: &dyn Fn(Layer) -> bool) -> Nam
         }
     }
     kinds
+}
+
+/// Whether control groups are among what children may write to, in a tree of their own; or it cannot be told.
+fn reaches_groups(plan: &Plan) -> bool {
+    let Ok(groups) = cgroup::places() else { return true };
+    let binds = plan.world.binds.iter().filter(|bind| bind.write).map(|bind| &bind.from);
+    plan.opens.write.iter().chain(binds).any(|path| {
+        let Ok(path) = path.canonicalize() else { return true };
+        groups.iter().any(|group| group.starts_with(&path) || path.starts_with(group))
+    })
 }
 
 /// Who is who in the user namespace: everybody whom it takes is himself.

@@ -674,6 +674,16 @@ pub fn standing() -> io::Result<Standing> {
     Ok(Standing { controllers: words("cgroup.controllers")?, delegated, others, root, path })
 }
 
+/// Where control groups of version 2 are mounted.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn places() -> io::Result<Vec<PathBuf>> {
+    fault::point("open")?;
+    let mounts = std::fs::read("/proc/self/mountinfo")?;
+    Ok(mounts.split(|byte| *byte == b'\n').filter_map(cgroup2).map(|(_, point)| point).collect())
+}
+
 /// Where this process's group of version 2 is in the file system.
 fn find() -> io::Result<PathBuf> {
     let read = |path: &str| {

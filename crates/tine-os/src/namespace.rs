@@ -76,8 +76,7 @@ pub fn unshare(kinds: Namespaces) -> io::Result<()> {
     check(unsafe { libc::unshare(kinds.0 as libc::c_int) }).map(drop)
 }
 
-/// Has the children that this process has from here on born into the pid namespace of another process. setns(2). `key`: see
-/// [`Key`](crate::seccomp::Key).
+/// Has the children that this process has from here on born into the pid namespace of another process. setns(2). `key`: see [`Key`].
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN over both; ESRCH when that process has ended; EINVAL before Linux 5.8, and when its namespace is not

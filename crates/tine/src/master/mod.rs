@@ -393,7 +393,7 @@ impl Master {
     /// Nobody is to be in a cell any more, and perhaps nobody `is`.
     pub(super) fn leave_cell(&mut self, cell: Option<Cell>, is_empty: bool, by_force: bool) {
         match cell {
-            Some(cell) if is_empty => {
+            Some(cell) if is_empty && self.workplace.plan.stays_in_group() => {
                 let template = self.template.as_ref().map(|template| template.pid);
                 self.cells.give_back(cell, template, Instant::now());
             }
