@@ -1,5 +1,6 @@
 //! Namespaces: what a process sees of users, processes, mounts, networks. namespaces(7), unshare(2), user_namespaces(7).
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::ops::BitOr;
@@ -103,8 +104,10 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
     }
     let (ready, tell) = fd::pipe()?;
     fd::set_blocking(&ready, true)?;
-    let who = Pid::own().to_string();
+    let (who, tell) = (Pid::own().to_string(), Cell::new(Some(tell)));
     let written = Asked::of_child(|| {
+        // With an end of its own it would never see the end, should this process have nothing to tell.
+        drop(tell.take());
         let mut there = [0];
         match fd::read(&ready, &mut there)? {
             1 if there == [1] => {
@@ -115,9 +118,10 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
         }
     })?;
     let unshared = unshare(Namespaces::USER);
-    fd::write(&tell, &[u8::from(unshared.is_ok())])?;
+    let told = tell.take().map_or(Ok(0), |tell| fd::write(&tell, &[u8::from(unshared.is_ok())]));
+    // In any case: nobody else waits for it.
     let written = written.answer();
-    unshared.and(written)
+    unshared.and(told).and(written)
 }
 
 /// Whether all users, and groups, of so many numbers are somebody in this process's user namespace. In one that has been given a

@@ -457,9 +457,7 @@ impl Master {
                 Ok(Given { pid, branch, slot, line: ours, setup: None, again: None })
             }
             Err(why) => {
-                self.workplace.trees.spare(branch);
-                self.slots.give_back(slot);
-                self.doubt_template(&why);
+                self.not_born(branch, slot, &why);
                 Err(why)
             }
         }
@@ -493,9 +491,7 @@ impl Master {
                 Ok(())
             }
             Err(why) => {
-                self.workplace.trees.spare(branch);
-                self.slots.give_back(slot);
-                self.doubt_template(&why);
+                self.not_born(branch, slot, &why);
                 Err(why)
             }
         }
@@ -506,13 +502,19 @@ impl Master {
         if self.workplace.plan.has_own_users() { self.slots.take() } else { 0 }
     }
 
-    /// A template that did not answer is not asked again: another one takes its place.
-    fn doubt_template(&mut self, why: &io::Error) {
+    /// A child was not born. A template that did not answer is not asked again: another one takes its place.
+    fn not_born(&mut self, branch: Branch, slot: u32, why: &io::Error) {
+        self.slots.give_back(slot);
         if matches!(
             why.kind(),
             io::ErrorKind::TimedOut | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
         ) {
             self.dismiss_template();
+            // It may be there all the same, for nobody.
+            let ended = self.workplace.trees.ended(branch, true, Instant::now());
+            self.tell_unless_killed(ended);
+        } else {
+            self.workplace.trees.spare(branch);
         }
     }
 

@@ -74,6 +74,8 @@ pub(crate) struct Particulars {
 /// long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
 const LONGEST: usize = HEAD + Handover::LENGTH;
+/// The longest that it says of why it could not begin.
+const WORDS: usize = 1024;
 const CLIENT: u8 = 0;
 const ASKING: u8 = 1;
 const SPARE: u8 = 2;
@@ -94,16 +96,16 @@ impl Template {
         let pid = fork(desk, With::default(), |_| tools.begin(&theirs, since))?;
         drop(theirs);
         let template = Template { pid, line, since };
-        let mut words = [0; 512];
-        match template.hear(&mut words) {
-            Ok(1..) if words[0] == 0 => Ok(template),
-            Ok(length @ 1..) => {
-                let words = String::from_utf8_lossy(&words[1..length]).into_owned();
-                Err(io::Error::other(words))
-            }
-            Ok(_) => Err(io::Error::other("it ended before it said why")),
-            Err(why) => Err(why),
-        }
+        let mut words = [0; WORDS];
+        let why = match template.hear(&mut words) {
+            Ok(1..) if words[0] == 0 => return Ok(template),
+            Ok(length @ 1..) => io::Error::other(String::from_utf8_lossy(&words[1..length]).into_owned()),
+            Ok(_) => io::Error::other("it ended before it said why"),
+            Err(why) => why,
+        };
+        // It may be ready by now, and nobody knows.
+        template.end();
+        Err(why)
     }
 
     /// Asks for a birth. It is told of by [`Template::hear_birth`], in the order in which they were asked for, and the child is ours.
@@ -161,7 +163,11 @@ impl Template {
         group: Option<BorrowedFd<'_>>,
     ) -> io::Result<Pid> {
         self.order(order, with, fds, group)?;
-        self.hear_birth(true)?.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))
+        match self.hear_birth(true) {
+            Ok(birth) => birth.unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())),
+            // What it says next is of this birth, and would be taken for that of another.
+            Err(why) => Err(io::Error::new(io::ErrorKind::BrokenPipe, tine_os::plain(&why))),
+        }
     }
 
     /// It is not needed any more: it is gone, and was waited for, when this returns.
@@ -238,7 +244,7 @@ impl Tools<'_> {
             Ok(nursery) => nursery,
             Err(failure) => {
                 let words = [&[1], failure.to_string().as_bytes()].concat();
-                let _ = pass::send(line, &words[..words.len().min(512)], &[]);
+                let _ = pass::send(line, &words[..words.len().min(WORDS)], &[]);
                 exit(SETUP_FAILED)
             }
         };
@@ -275,11 +281,8 @@ impl Tools<'_> {
         let desk = self.desk;
         let with = With { namespaces: desk.plan.own_namespaces(), ..With::default() };
         let child = fork(desk, with, |desk| {
-            let failure = match desk.enter(
-                0,
-                &[desk.null.as_fd(), desk.null.as_fd(), desk.null.as_fd()],
-                &[tell.as_fd()],
-            ) {
+            let null = desk.null.as_fd();
+            let failure = match desk.enter(0, &[null, null, desk.log()], &[tell.as_fd()]) {
                 Ok(()) => exit(0),
                 Err(failure) => failure,
             };
