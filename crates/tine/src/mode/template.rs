@@ -74,8 +74,11 @@ pub(crate) struct Particulars {
 /// long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
 const LONGEST: usize = HEAD + Handover::LENGTH;
-/// The longest that it says of why it could not begin.
+/// The longest that it says of why it could not begin; before that stand a 1, the step and the errno.
 const WORDS: usize = 1024;
+const HEADING: usize = 2 + 4;
+/// EMFILE: errno(3).
+const FULL: i32 = 24;
 const CLIENT: u8 = 0;
 const ASKING: u8 = 1;
 const SPARE: u8 = 2;
@@ -99,7 +102,7 @@ impl Template {
         let mut words = [0; WORDS];
         let why = match template.hear(&mut words) {
             Ok(1..) if words[0] == 0 => return Ok(template),
-            Ok(length @ 1..) => io::Error::other(String::from_utf8_lossy(&words[1..length]).into_owned()),
+            Ok(length @ HEADING..) => io::Error::other(told(&words[..length])),
             Ok(_) => io::Error::other("it ended before it said why"),
             Err(why) => why,
         };
@@ -146,7 +149,7 @@ impl Template {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(Some(match i32::from_ne_bytes(answer) {
-            errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
+            errno @ ..0 => Err(unborn(io::Error::from_raw_os_error(-errno))),
             pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         }))
     }
@@ -237,13 +240,41 @@ impl Template {
     }
 }
 
+/// Why a template could not begin, with what to do where it is known: here, for in a user namespace of its own it sees other settings.
+fn told(words: &[u8]) -> String {
+    let (heading, text) = words.split_at(HEADING);
+    let text = String::from_utf8_lossy(text);
+    let text = text.split(" (os error").next().unwrap_or_default();
+    match Step::from_number(heading[1]) {
+        Some(Step::Users | Step::Namespaces) => {
+            let why =
+                io::Error::from_raw_os_error(i32::from_ne_bytes(std::array::from_fn(|i| heading[2 + i])));
+            format!("{text} (it takes: {})", tine_os::namespace::advice(&why))
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Why a child was not born; at a limit on namespaces also which, for nobody would think of those.
+fn unborn(why: io::Error) -> io::Error {
+    match why.kind() {
+        io::ErrorKind::StorageFull => {
+            let advice = tine_os::namespace::advice(&why);
+            io::Error::new(why.kind(), format!("{} (it takes: {advice})", tine_os::plain(&why)))
+        }
+        _ => why,
+    }
+}
+
 impl Tools<'_> {
     /// In the template: lets go of the master's, puts on what is common, and gives birth until the line breaks.
     fn begin(&mut self, line: &OwnedFd, since: Instant) -> Failure {
         let nursery = match self.make_ready(line) {
             Ok(nursery) => nursery,
             Err(failure) => {
-                let words = [&[1], failure.to_string().as_bytes()].concat();
+                let errno = failure.error.raw_os_error().unwrap_or(0).to_ne_bytes();
+                let heading = [&[1, failure.step as u8], &errno[..]].concat();
+                let words = [&heading, failure.to_string().as_bytes()].concat();
                 let _ = pass::send(line, &words[..words.len().min(WORDS)], &[]);
                 exit(SETUP_FAILED)
             }
@@ -337,6 +368,10 @@ impl Tools<'_> {
         let (inherits, grouped, signs) = (inherits != 0, grouped != 0, signs != 0);
         let slot = u32::from_ne_bytes(std::array::from_fn(|i| bytes[4 + i]));
         let born = since + Duration::from_nanos(number(8));
+        if fds.len() < 1 + usize::from(kind == ASKING) + usize::from(grouped) {
+            // They came, and there was no room for them: unix(7), SCM_RIGHTS.
+            return Err(io::Error::from_raw_os_error(FULL));
+        }
         let (group, fds) = match fds.split_last() {
             Some((group, others)) if grouped => (Some(group.as_fd()), others),
             _ => (None, fds),
