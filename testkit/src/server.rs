@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -133,7 +133,35 @@ impl Server {
 
     /// Starts any command as a server and waits until it is ready. Its stdin is /dev/null; stdout and stderr
     /// come here.
-    pub fn start(mut command: Command, ready: Ready) -> Server {
+    pub fn start(command: Command, ready: Ready) -> Server {
+        let (mut server, stdout) = Server::spawn(command);
+        server.addresses = server.wait_ready(stdout, ready);
+        server
+    }
+
+    /// As [`Server::start`] with [`Ready::Ports`], where it may as well not start: with what it ended then, and all that it said.
+    ///
+    /// # Errors
+    /// It has ended before it was ready. Who can still write to its log by then fails the test.
+    pub fn attempt(command: Command, listeners: Vec<String>) -> Result<Server, (ExitStatus, String)> {
+        let (mut server, stdout) = Server::spawn(command);
+        let lines = server.stdout_lines(stdout, usize::MAX);
+        if lines.is_empty() {
+            let status = server.wait_end();
+            if until_within(QUIET_DEADLINE, || server.log.lock().ended.then_some(())).is_none() {
+                server.fail("it did not start, and left somebody behind who can write to its log");
+            }
+            return Err((status, server.log()));
+        }
+        if lines.len() != listeners.len() {
+            server.fail(&format!("lines {lines:?} on stdout for the listeners {listeners:?}"));
+        }
+        let both = listeners.iter().zip(&lines);
+        server.addresses = both.map(|(listener, port)| client_address(listener, port)).collect();
+        Ok(server)
+    }
+
+    fn spawn(mut command: Command) -> (Server, ChildStdout) {
         let called = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("start {called}: {error}"));
@@ -142,9 +170,7 @@ impl Server {
         let log = Arc::new(Log::default());
         log.follow(child.stderr.take().expect("stderr is piped"));
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut server = Server { child: Mutex::new(child), pidfd, pid, addresses: Vec::new(), log, called };
-        server.addresses = server.wait_ready(stdout, ready);
-        server
+        (Server { child: Mutex::new(child), pidfd, pid, addresses: Vec::new(), log, called }, stdout)
     }
 
     /// What the server says on stdout, or where it is bound, becomes its addresses.

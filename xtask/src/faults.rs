@@ -4,6 +4,7 @@
 //! and children. The walk asks for n = 1, 2, 3 ... and for each n first for the errno that is usual for the call, then
 //! for the others that the kernel may answer there ([`ERRNOS`]). It ends when days pass that the fault never struck. Then all
 //! of it once more, with a child that is born before its client comes (`--spares`: only that).
+//! Children are confined as those of `tine serve` are where nothing else is asked for, or by another profile (`--confine`).
 //! With `--acceptors N` calls of several processes come in another order each time: the n-th may be another one, and what is
 //! tried at each n is what comes there.
 //! A run is a [`day`]; whether it was a good one is decided apart, by [`verdict`].
@@ -19,7 +20,7 @@ use crate::Result;
 use crate::args::Args;
 use crate::run::build;
 
-use day::{Day, Fault, Record};
+use day::{Day, Fault, Kind, Record};
 use verdict::{Baseline, Ending};
 
 /// What else the kernel may answer to each call; the rest gets [`OTHERWISE`].
@@ -28,7 +29,7 @@ const ERRNOS: &[(&str, &[&str])] = &[
         "accept4",
         &["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ECONNABORTED", "EPROTO", "EPERM", "EINTR", "EAGAIN"],
     ),
-    ("fork", &["EAGAIN", "ENOMEM"]),
+    ("fork", &["EAGAIN", "ENOMEM", "ENOSPC"]),
     ("pipe2", &["EMFILE", "ENFILE"]),
     ("socket", &["EMFILE", "ENFILE", "ENOBUFS"]),
     ("socketpair", &["EMFILE", "ENFILE"]),
@@ -53,6 +54,12 @@ const ERRNOS: &[(&str, &[&str])] = &[
     ("flock", &["EAGAIN", "EINTR", "ENOMEM"]),
     ("execve", &["ENOMEM", "EIO", "EAGAIN", "ENOENT"]),
     ("memfd_create", &["EMFILE", "ENOMEM"]),
+    ("unshare", &["ENOSPC", "ENOMEM"]),
+    ("mount", &["ENOMEM", "ENOSPC"]),
+    ("landlock_create_ruleset", &["ENOSYS", "EOPNOTSUPP", "ENOMEM"]),
+    ("landlock_restrict_self", &["E2BIG", "ENOMEM"]),
+    ("seccomp", &["ENOMEM", "EINVAL"]),
+    ("setresuid", &["EAGAIN", "EINVAL"]),
 ];
 
 const OTHERWISE: &[&str] = &["ENOMEM", "EPERM"];
@@ -74,6 +81,7 @@ pub fn run(args: &[String]) -> Result {
     let from = args.number_after("--from")?.or(only);
     let spares = args.switch("--spares");
     let acceptors = args.number_after("--acceptors")?.unwrap_or(1);
+    let confine = args.value_after("--confine")?.unwrap_or("guarded".to_string());
     let seconds = args.number_after("--seconds")?.unwrap_or(SECONDS_MAX);
     args.end()?;
 
@@ -84,12 +92,15 @@ pub fn run(args: &[String]) -> Result {
         (false, None) if acceptors == 1 => &[0, 1],
         (false, _) => &[0],
     };
-    kinds.iter().try_for_each(|spares| walk((*spares, acceptors), only, from.unwrap_or(1), deadline))
+    kinds.iter().try_for_each(|spares| {
+        let kind = Kind { spares: *spares, acceptors, confine: confine.clone() };
+        walk(kind, only, from.unwrap_or(1), deadline)
+    })
 }
 
-/// Lets one call after the other fail, in a server with so many spares and so many acceptors.
-fn walk((spares, acceptors): (usize, u64), only: Option<u64>, from: u64, deadline: Instant) -> Result {
-    let mut walk = Walk::prepare(only.is_some(), spares, acceptors)?;
+/// Lets one call after the other fail, in such a server.
+fn walk(kind: Kind, only: Option<u64>, from: u64, deadline: Instant) -> Result {
+    let mut walk = Walk::prepare(only.is_some(), kind)?;
     let mut quiet_days = 0;
     let mut n = from;
     loop {
@@ -113,7 +124,7 @@ fn walk((spares, acceptors): (usize, u64), only: Option<u64>, from: u64, deadlin
         0 if only.is_some() => Ok(()),
         0 => {
             let steps = n - u64::from(QUIET_DAYS_TO_END);
-            println!("clean  spares={spares} steps={steps} runs={}", walk.runs);
+            println!("clean  {} steps={steps} runs={}", walk.kind, walk.runs);
             Ok(())
         }
         bad => Err(format!("{bad} of {} runs were bad: {}", walk.runs, walk.bad.join(", "))),
@@ -123,8 +134,7 @@ fn walk((spares, acceptors): (usize, u64), only: Option<u64>, from: u64, deadlin
 /// The walk so far.
 struct Walk {
     tine: PathBuf,
-    spares: usize,
-    acceptors: u64,
+    kind: Kind,
     baseline: Baseline,
     talkative: bool,
     runs: u64,
@@ -134,22 +144,17 @@ struct Walk {
 
 impl Walk {
     /// Builds the program, and has one day without any fault: what it looks like at its end is the baseline.
-    fn prepare(talkative: bool, spares: usize, acceptors: u64) -> Result<Self> {
+    fn prepare(talkative: bool, kind: Kind) -> Result<Self> {
         let built = build(&["-p", "tine-cli", "--features", "fault"])?;
         // A copy: the next build of anything would put the program without the feature back in its place.
         let tine = built.join("tine-fault");
         std::fs::copy(built.join("tine"), &tine).map_err(|why| format!("copy {}: {why}", tine.display()))?;
-        let record = Day::new(&tine, (spares, acceptors), "count").pass();
+        let record = Day::new(&tine, &kind, "count").pass();
         let baseline = Baseline::of(&record)
             .map_err(|why| format!("a day without a fault is not good already: {why}\n{}", record.told()))?;
-        let calls = record.log.iter().find_map(|line| line.strip_prefix("fault  calls="));
-        println!(
-            "day    faults=none spares={spares} calls={} descriptors={}",
-            calls.unwrap_or("unknown"),
-            baseline.descriptors()
-        );
+        println!("day    faults=none {kind} descriptors={}", baseline.descriptors());
         let (bad, table) = (Vec::new(), BTreeMap::new());
-        Ok(Walk { tine, spares, acceptors, baseline, talkative, runs: 0, bad, table })
+        Ok(Walk { tine, kind, baseline, talkative, runs: 0, bad, table })
     }
 
     /// The days on which the n-th call fails; false if there was no such call.
@@ -163,7 +168,7 @@ impl Walk {
 
     fn day(&mut self, n: u64, errno: Option<&str>) -> Result<Option<Fault>> {
         let wish = errno.map_or(n.to_string(), |errno| format!("{n}:{errno}"));
-        let record = Day::new(&self.tine, (self.spares, self.acceptors), &wish).pass();
+        let record = Day::new(&self.tine, &self.kind, &wish).pass();
         self.runs += 1;
         let verdict = verdict::of(&record, &self.baseline);
         let name = record.fault.as_ref().map_or(format!("n={n} struck=no"), Fault::to_string);

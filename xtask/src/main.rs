@@ -79,7 +79,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "faults",
-        args: "[--from N | --only N] [--spares] [--acceptors N] [--seconds S]",
+        args: "[--from N | --only N] [--spares] [--acceptors N] [--confine none|guarded|sealed] [--seconds S]",
         about: "fail the 1st, 2nd, 3rd ... system call of a scripted day until a day is clean",
         run: faults::run,
     },

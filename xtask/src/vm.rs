@@ -23,7 +23,8 @@ use crate::run::{build, cargo, on_path, output, root, status, string_of, watched
 const SUITES: &[(&str, &str, &str)] = &[("tine-cli", "vm", "vm")];
 
 /// What they call beside the program itself: each with the Debian package that has it.
-const TOOLS: &[(&str, &str)] = &[("unshare", "util-linux"), ("setpriv", "util-linux")];
+const TOOLS: &[(&str, &str)] =
+    &[("unshare", "util-linux"), ("setpriv", "util-linux"), ("nsenter", "util-linux")];
 
 /// The package that depends on the newest kernel.
 const KERNEL: &str = "linux-image-cloud-amd64";

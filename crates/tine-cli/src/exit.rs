@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use tine::{Error, StartError};
+use tine::{Error, PlanError, StartError};
 
 /// The operator erred: usage, an address, a program that is none. It will not work the next time either.
 pub const OPERATOR: u8 = 100;
@@ -52,6 +52,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(why: Error) -> Failure {
         let code = match &why {
+            // It was there when it was looked for first.
+            Error::Start(StartError::Plan(PlanError::Missing(_))) => SYSTEM,
             Error::Addr(_) | Error::Program(_) => OPERATOR,
             Error::Start(
                 StartError::NoListener

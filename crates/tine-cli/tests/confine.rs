@@ -5,12 +5,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::process::Command;
 
-use support::{count, left_out_without_root, need, send, value};
+use support::{count, left_out_without_root, send, value};
 use tine_testkit::procfs::{inits, is_called};
-use tine_testkit::server::{tine_command, until};
-use tine_testkit::{Baseline, Server, Signal, Stream, ask, binary, churn, descendants, templates};
+use tine_testkit::server::until;
+use tine_testkit::{Baseline, Server, Signal, Stream, ask, churn, descendants, templates};
 
 /// The processes below a server that have this name.
 fn below(server: u32, name: &str) -> Vec<u32> {
@@ -254,30 +253,6 @@ fn the_first_process_of_a_namespace_that_is_killed_takes_its_client_with_it_and_
     }
     assert_eq!(alive, 2, "one is gone, and no other");
     drop(clients);
-    assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
-    assert!(server.stop().success());
-}
-
-#[test]
-fn what_stands_in_the_way_of_namespaces_is_named_and_without_them_it_can_be_asked_for() {
-    need("unshare", "util-linux");
-    let none_left = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-    let within = |args: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "sh", "-c", none_left, "sh"]).arg(binary("tine"));
-        command.args(tine_command(args).get_args());
-        command
-    };
-    let refused = within(&["127.0.0.1:0", "--confine", "sealed", "--", "cat"]).output().unwrap();
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(111), "{said}");
-    assert!(said.contains("user.max_user_namespaces"), "{said}");
-    assert!(said.contains("--confine-missing warn"), "{said}");
-
-    let args = ["127.0.0.1:0", "--confine", "sealed", "--confine-missing", "warn", "--", "cat"];
-    let ready = tine_testkit::Ready::Ports(vec!["127.0.0.1:0".into()]);
-    let server = Server::start(within(&args), ready);
-    server.wait_log(|line| line.starts_with("confine layer=user "));
     assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
     assert!(server.stop().success());
 }

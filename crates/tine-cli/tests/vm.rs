@@ -4,7 +4,7 @@
 //! Each test is a check of docs/vm.md, under its name and with the lines that it prints beginning with `note `. A check of
 //! something else that depends on the kernel is one more function here: [`tine`] runs any verb and gives what it says.
 //!
-//! There is busybox, `setpriv` and `unshare` of util-linux, the program tine, and nothing else; this process is in the root of
+//! There is busybox, `setpriv`, `unshare` and `nsenter` of util-linux, the program tine, and nothing else; this process is in the root of
 //! all control groups.
 
 use std::fs;
@@ -350,6 +350,40 @@ fn who_may_not_make_groups_is_told_what_to_do() {
     let told = unit.refusal(&user, &["--pids", "3"]);
     assert!(told.contains("ermission denied") && told.contains("Delegate=yes"), "{told}");
     println!("note {}", told.lines().next().unwrap_or_default());
+}
+
+#[test]
+fn limits_in_groups_that_cannot_be_written_to_are_refused_with_what_to_do() {
+    let unit = Unit::new();
+    let script = format!("mount -o remount,bind,ro {ROOT} && exec \"$@\"");
+    let told = unit.refusal(&["unshare", "--mount", "sh", "-c", &script, "sh"], &["--memory", "32M"]);
+    assert!(told.starts_with("tine: limit each connection (memory 32M): make "), "{told}");
+    assert!(told.contains("ead-only file system; ") && told.contains("Delegate=yes"), "{told}");
+    assert!(told.ends_with("-> Some(111)"), "{told}");
+    println!("note {}", told.lines().next().unwrap_or_default());
+    // Without that in the way it has them.
+    stop(&unit.serve(&[], &["--memory", "32M"], SHELL));
+}
+
+#[test]
+fn groups_that_become_read_only_keep_clients_waiting_and_are_named() {
+    let unit = Unit::new();
+    let server = unit.serve(&["unshare", "--mount"], &["--memory", "32M"], SHELL);
+    let remount = |how: &str| {
+        let target = format!("--target={}", server.pid());
+        let how = format!("remount,bind,{how}");
+        let done = Command::new("nsenter").args([&target, "--mount", "mount", "-o", &how, ROOT]).status();
+        assert!(done.expect("nsenter can be run").success());
+    };
+    remount("ro");
+    let mut client = Dialogue::of(&server);
+    let line = server.wait_log(|line| line.starts_with("pause "));
+    assert!(line.contains("reason=\"fork: ") && line.contains("ead-only file system"), "{line}");
+    println!("note {line}");
+    remount("rw");
+    client.says("echo here", "here\n");
+    drop(client);
+    stop(&server);
 }
 
 #[test]

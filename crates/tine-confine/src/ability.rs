@@ -178,6 +178,11 @@ impl Abilities {
             add(layer, true, &what, &namespace::advice(why));
         }
         if let Err(why) = &self.processes
+            && namespace::is_shortage(why)
+        {
+            let what = format!("a pid namespace cannot be made: {}", tine_os::plain(why));
+            put(Layer::Pid, (true, true), &what, &namespace::advice(why));
+        } else if let Err(why) = &self.processes
             && profile.has(Layer::Pid)
         {
             let what = format!("a /proc of each child's own cannot be mounted: {}", tine_os::plain(why));

@@ -147,5 +147,35 @@ mod tests {
         let known: Vec<_> = (0..=u8::MAX).filter_map(Step::from_number).collect();
         assert_eq!(known.len(), 21);
         assert!(known.iter().all(|step| Step::from_number(*step as u8) == Some(*step)));
+        let all: Vec<_> = std::iter::successors(Some(Step::Session), after).collect();
+        assert_eq!(all, known, "a step is not in `from_number`");
+    }
+
+    /// A step that is new is missed here by the compiler, and by the test above in `from_number`. That there is something that makes it
+    /// fail is asked for by crates/tine-cli/tests/fault_steps.rs.
+    fn after(step: &Step) -> Option<Step> {
+        Some(match step {
+            Step::Session => Step::Descriptors,
+            Step::Descriptors => Step::Limits,
+            Step::Limits => Step::Identity,
+            Step::Identity => Step::Directory,
+            Step::Directory => Step::Signals,
+            Step::Signals => Step::Exec,
+            Step::Exec => Step::Tree,
+            Step::Tree => Step::Parent,
+            Step::Parent => Step::Introduction,
+            Step::Introduction => Step::Client,
+            Step::Client => Step::Users,
+            Step::Users => Step::Namespaces,
+            Step::Namespaces => Step::World,
+            Step::World => Step::Privileges,
+            Step::Privileges => Step::Rules,
+            Step::Rules => Step::Calls,
+            Step::Calls => Step::Mounts,
+            Step::Mounts => Step::Capabilities,
+            Step::Capabilities => Step::Domain,
+            Step::Domain => Step::Umask,
+            Step::Umask => return None,
+        })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Every wrapper in this crate passes `point` with its call's name before it asks the kernel. Without the
 //! `fault` feature that is nothing at all. With it, `TINE_FAULT=n[:ERRNO]` makes the n-th call fail, counted over
-//! the process and all it forks. SQLite's tests work this way: n = 1, 2, 3 ... until a run passes that the fault never
+//! the process and all it forks; `TINE_FAULT=CALL.n[:ERRNO]` the n-th of those that have this name. SQLite's tests work this way: n = 1, 2, 3 ... until a run passes that the fault never
 //! struck.
 
 /// Notes in a fresh child how often memory had been asked for before it was born.
@@ -40,6 +40,8 @@ mod armed {
 
     /// What `TINE_FAULT` asked for, and the count that parent and children share.
     struct Armed {
+        /// Which calls are counted; `None`: all.
+        call: Option<String>,
         nth: Option<u64>,
         errno: Option<i32>,
         calls: &'static AtomicU64,
@@ -48,7 +50,8 @@ mod armed {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
     /// The names that `TINE_FAULT=n:NAME` knows.
-    const ERRNOS: [(&str, i32); 16] = [
+    const ERRNOS: [(&str, i32); 19] = [
+        ("E2BIG", libc::E2BIG),
         ("EAGAIN", libc::EAGAIN),
         ("ECONNABORTED", libc::ECONNABORTED),
         ("EFAULT", libc::EFAULT),
@@ -62,6 +65,8 @@ mod armed {
         ("ENOMEM", libc::ENOMEM),
         ("ENOPROTOOPT", libc::ENOPROTOOPT),
         ("ENOSPC", libc::ENOSPC),
+        ("ENOSYS", libc::ENOSYS),
+        ("EOPNOTSUPP", libc::EOPNOTSUPP),
         ("EPERM", libc::EPERM),
         ("EPROTO", libc::EPROTO),
         ("ETOOMANYREFS", libc::ETOOMANYREFS),
@@ -83,8 +88,9 @@ mod armed {
     fn arm() -> Option<Armed> {
         let wish = std::env::var("TINE_FAULT").ok()?;
         let (nth, name) = wish.split_once(':').map_or((wish.as_str(), None), |(n, name)| (n, Some(name)));
+        let (call, nth) = nth.split_once('.').map_or((None, nth), |(call, nth)| (Some(call.to_owned()), nth));
         let errno = name.and_then(|name| ERRNOS.iter().find(|(known, _)| *known == name)).map(|(_, e)| *e);
-        Some(Armed { nth: nth.parse().ok(), errno, calls: shared_counter() })
+        Some(Armed { call, nth: nth.parse().ok(), errno, calls: shared_counter() })
     }
 
     /// A zeroed counter in a page that survives `fork` as the same page.
@@ -101,6 +107,9 @@ mod armed {
 
     pub(crate) fn point(call: &'static str) -> io::Result<()> {
         let Some(armed) = ARMED.get_or_init(arm) else { return Ok(()) };
+        if armed.call.as_ref().is_some_and(|counted| counted != call) {
+            return Ok(());
+        }
         let n = armed.calls.fetch_add(1, Relaxed) + 1;
         if armed.nth != Some(n) {
             return Ok(());

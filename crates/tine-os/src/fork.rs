@@ -56,6 +56,9 @@ impl error::Error for ForkError {
     }
 }
 
+/// What it takes when the kernel says EAGAIN, which is what it says at any limit on processes.
+pub const ADVICE: &str = "room for more processes (ulimit -u or LimitNPROC= for the user, TasksMax= or pids.max for the unit or container)";
+
 /// How many threads this process has: a task directory has a link for each, beside its own two.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! Namespaces: what a process sees of users, processes, mounts, networks. namespaces(7), unshare(2), user_namespaces(7).
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::ops::BitOr;
@@ -117,8 +118,10 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
     }
     let (ready, tell) = fd::pipe()?;
     fd::set_blocking(&ready, true)?;
-    let who = Pid::own().to_string();
+    let (who, tell) = (Pid::own().to_string(), Cell::new(Some(tell)));
     let written = Asked::of_child(|| {
+        // With an end of its own it would never see the end, should this process have nothing to tell.
+        drop(tell.take());
         let mut there = [0];
         match fd::read(&ready, &mut there)? {
             1 if there == [1] => {
@@ -129,9 +132,10 @@ pub fn enter_user(users: &[Range], groups: &[Range], privileged: bool) -> io::Re
         }
     })?;
     let unshared = unshare(Namespaces::USER);
-    fd::write(&tell, &[u8::from(unshared.is_ok())])?;
+    let told = tell.take().map_or(Ok(0), |tell| fd::write(&tell, &[u8::from(unshared.is_ok())]));
+    // In any case: nobody else waits for it.
     let written = written.answer();
-    unshared.and(written)
+    unshared.and(told).and(written)
 }
 
 /// Whether all users, and groups, of so many numbers are somebody in this process's user namespace. In one that has been given a
@@ -235,12 +239,21 @@ fn try_in_child(what: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// What stands in the way of user namespaces, as far as can be told, and what to do.
+/// Whether there was no room for one more, under a limit or in memory; or else it is not allowed.
+pub fn is_shortage(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::ENOSPC | libc::EUSERS | libc::EAGAIN | libc::ENOMEM))
+}
+
+/// Kinds that there may be a limited number of, as the limits in `/proc/sys/user` are called: namespaces(7).
+const LIMITED: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
+
+/// What stands in the way of user namespaces, or of others in them, as far as can be told, and what to do.
 pub fn advice(why: &io::Error) -> String {
     let setting = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let is = |path: &str, value: &str| setting(path).is_some_and(|found| found == value);
-    if is("/proc/sys/user/max_user_namespaces", "0") {
-        return "sysctl -w user.max_user_namespaces=15000 (0 is none at all)".into();
+    let none_of = |kind: &&&str| is(&format!("/proc/sys/user/max_{kind}_namespaces"), "0");
+    if let Some(kind) = LIMITED.iter().find(none_of) {
+        return format!("sysctl -w user.max_{kind}_namespaces=15000 (0 is none at all)");
     }
     if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         return "sysctl -w kernel.unprivileged_userns_clone=1, or tine as root".into();
@@ -250,6 +263,8 @@ pub fn advice(why: &io::Error) -> String {
     }
     match why.raw_os_error() {
         Some(libc::ENOSPC | libc::EUSERS) => "room under the limits in /proc/sys/user (sysctl -w user.max_user_namespaces=15000, and its like)".into(),
+        Some(libc::EAGAIN) => fork::ADVICE.into(),
+        Some(libc::ENOMEM) => "memory".into(),
         _ => "a container whose seccomp profile allows unshare(2) (docker, podman: --security-opt seccomp=FILE or seccomp=unconfined; Kubernetes: \
              hostUsers: false and seccompProfile type Localhost or Unconfined), or a unit without RestrictNamespaces= (systemd: \
              RestrictNamespaces=no), and a root that is not chroot(2)'s".into(),

@@ -429,6 +429,7 @@ pub fn get_int(socket: impl AsFd, option: IntOption) -> io::Result<i32> {
 /// # Errors
 /// recv(2).
 pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<usize> {
+    fault::point("recv")?;
     let (pointer, fd) = (bytes.as_mut_ptr().cast(), socket.as_fd().as_raw_fd());
     // SAFETY: `pointer` is to `len` writable bytes (recv(2)).
     let got = unsafe { libc::recv(fd, pointer, bytes.len(), 0) };
@@ -473,6 +474,7 @@ fn ended(fd: BorrowedFd<'_>) -> PollFlags {
 /// # Errors
 /// EPIPE, ECONNRESET: send(2).
 pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    fault::point("send")?;
     let (pointer, fd) = (bytes.as_ptr().cast(), socket.as_fd().as_raw_fd());
     // SAFETY: `pointer` is to `len` readable bytes (send(2)).
     let sent = unsafe { libc::send(fd, pointer, bytes.len(), libc::MSG_NOSIGNAL) };

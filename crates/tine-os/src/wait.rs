@@ -348,7 +348,11 @@ pub fn wait(child: Pid) -> io::Result<Option<Ended>> {
     Ok(Some(Ended { status: ExitStatus::from_raw(status), usage: Usage::from(usage) }))
 }
 
-fn open(child: Pid) -> io::Result<OwnedFd> {
+/// A process descriptor of a process that nobody waits for meanwhile.
+///
+/// # Errors
+/// EMFILE, ENFILE; ESRCH when there is no such process.
+pub fn open(child: Pid) -> io::Result<OwnedFd> {
     fault::point("pidfd_open")?;
     Ok(pidfd_open(child.kernel(), PidfdFlags::empty())?)
 }

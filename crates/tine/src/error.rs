@@ -90,6 +90,9 @@ pub enum StartError {
     },
 }
 
+/// What the kernel says at a limit on processes, EAGAIN: errno(3).
+const NO_PROCESS: i32 = 11;
+
 impl BindError {
     /// What the kernel said.
     pub fn io(&self) -> &io::Error {
@@ -102,6 +105,7 @@ impl BindError {
             io::ErrorKind::PermissionDenied if port().is_some_and(|port| port < 1024) => {
                 Some("ports below 1024 need root or CAP_NET_BIND_SERVICE".to_owned())
             }
+            io::ErrorKind::StorageFull => Some("the file system of that path is full (df, df -i)".to_owned()),
             io::ErrorKind::AddrInUse => {
                 Some("another process serves there (ss -ltnup shows which)".to_owned())
             }
@@ -182,7 +186,11 @@ impl fmt::Display for StartError {
             Self::Plan(why) => why.fmt(f),
             Self::Group { group, error } => write!(f, "limit each connection ({group}): {}", plain(error)),
             Self::Master(why) | Self::Rules(why) => f.write_str(why),
-            Self::System { what, error } => write!(f, "{what}: {}", plain(error)),
+            Self::System { what, error } => {
+                write!(f, "{what}: {}", plain(error))?;
+                let no_process = error.raw_os_error() == Some(NO_PROCESS);
+                if no_process { write!(f, " (it takes: {})", tine_os::fork::ADVICE) } else { Ok(()) }
+            }
         }
     }
 }

@@ -457,7 +457,12 @@ impl Server {
         let trees = Trees::new(self.keep, programs, group);
         let (mut trees, why) = trees.map_err(|error| match group.is_limited() {
             true => StartError::Group { group, error },
-            false => system("hold the processes of a connection together")(error),
+            false => {
+                let advice = "--trees auto (Keep::Auto) does without control groups";
+                let error =
+                    std::io::Error::new(error.kind(), format!("{}; {advice}", tine_os::plain(&error)));
+                system("hold the processes of a connection together")(error)
+            }
         })?;
         let mut events = events;
         if let Some(why) = &why {

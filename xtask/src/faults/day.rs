@@ -2,7 +2,7 @@
 //!
 //! Everything is bounded by a deadline, and everything seen goes into a [`Record`]; nothing is judged here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
 use tine_testkit::server::until_within;
-use tine_testkit::{Stream, children, fds, groups, zombies};
+use tine_testkit::{Stream, children, fds, groups, templates, zombies};
 
 use crate::Result;
 
@@ -95,6 +95,8 @@ pub struct Record {
     pub left_behind: Vec<u32>,
     /// Control groups that did.
     pub groups: Vec<PathBuf>,
+    /// Mounts, seen from outside, that did.
+    pub mounts: Vec<String>,
     pub log: Vec<String>,
 }
 
@@ -120,9 +122,29 @@ impl Record {
     }
 }
 
+/// What kind of server it is that has its day.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// Children that wait for clients.
+    pub spares: usize,
+    /// Processes that accept.
+    pub acceptors: u64,
+    /// The profile that its children are confined by.
+    pub confine: String,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kind { spares, acceptors, confine } = self;
+        write!(f, "spares={spares} acceptors={acceptors} confine={confine}")
+    }
+}
+
 /// A day that has begun.
 pub struct Day {
     server: Child,
+    /// The mounts that there were before.
+    mounts: BTreeSet<String>,
     name: String,
     /// How many children there are with nobody to serve: spares, or acceptors.
     resident: usize,
@@ -131,14 +153,16 @@ pub struct Day {
 }
 
 impl Day {
-    /// Starts the server, with this wish for a fault, so many children that wait for clients, and so many processes that accept.
-    pub fn new(tine: &Path, (spares, acceptors): (usize, u64), wish: &str) -> Self {
+    /// Starts such a server, with this wish for a fault.
+    pub fn new(tine: &Path, kind: &Kind, wish: &str) -> Self {
         static DAYS: AtomicU64 = AtomicU64::new(0);
         let name = format!("tine-faults-{}-{}", std::process::id(), DAYS.fetch_add(1, Ordering::Relaxed));
+        let Kind { spares, acceptors, confine } = kind;
+        let mounts = mounts();
         let mut server = Command::new(tine)
             .args(["serve", "tcp://127.0.0.1:0", &format!("unix:@{name}"), "-1", "-v"])
-            .args((spares > 0).then(|| format!("--spare={spares}:{spares}")))
-            .args(["--acceptors", &acceptors.to_string(), "--", "cat"])
+            .args((*spares > 0).then(|| format!("--spare={spares}:{spares}")))
+            .args(["--confine", confine, "--acceptors", &acceptors.to_string(), "--", "cat"])
             .env("TINE_FAULT", wish)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -147,8 +171,8 @@ impl Day {
             .expect("the program was built a moment ago");
         let stdout = Lines::of(server.stdout.take().expect("stdout was asked to be a pipe"));
         let stderr = Lines::of(server.stderr.take().expect("stderr was asked to be a pipe"));
-        let resident = if acceptors > 1 { acceptors as usize } else { spares };
-        Day { server, name, resident, stdout, stderr }
+        let resident = if *acceptors > 1 { *acceptors as usize } else { *spares };
+        Day { server, mounts, name, resident, stdout, stderr }
     }
 
     /// Lives the day to its end, whatever happens in it.
@@ -167,6 +191,7 @@ impl Day {
         record.left_behind = left_behind();
         record.groups.extend(groups::of(self.server.id()));
         record.groups.retain(|group| group.exists());
+        record.mounts = mounts().difference(&self.mounts).cloned().collect();
         // Whoever held the log is gone by now, so its reader comes to the end.
         until_within(PATIENCE, || self.stderr.ended());
         record.fault = self.fault();
@@ -225,7 +250,7 @@ impl Day {
             }
             // Where SIGCHLD cannot be relied on, whoever stays is watched by a descriptor.
             if let Some(count) = kinds.get_mut("anon_inode:[pidfd]") {
-                *count = count.saturating_sub(self.resident);
+                *count = count.saturating_sub(self.resident + templates(pid).len());
             }
             kinds
         });
@@ -281,12 +306,19 @@ impl Lines {
     }
 }
 
+/// What is mounted, seen from here; but namespaces, which other tests on this machine mount to give them names.
+fn mounts() -> BTreeSet<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().filter(|line| !line.contains(" - nsfs ")).map(str::to_owned).collect()
+}
+
 /// Reaps all children we have; hands back those that would not end by themselves, after killing them.
 fn left_behind() -> Vec<u32> {
     if until_within(Duration::from_secs(3), all_reaped).is_some() {
         return Vec::new();
     }
-    let left = children(std::process::id());
+    let own = std::process::id();
+    let left = [children(own), templates(own)].concat();
     for pid in &left {
         if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
             let _ = kill_process(pid, Signal::KILL);

@@ -82,6 +82,9 @@ pub fn of(record: &Record, baseline: &Baseline) -> Result<Ending, String> {
             group.display()
         ));
     }
+    if let Some(mount) = record.mounts.first() {
+        return Err(format!("a mount outlived the server: {mount}"));
+    }
     let Some(exit) = record.exit else { return Err("the server hung and had to be killed".to_string()) };
     let Some(code) = exit.code() else { return Err(format!("the server died: {exit}")) };
     if !record.ready {
@@ -281,6 +284,9 @@ mod tests {
         record.log.push("odd    what=\"remove the control groups\" error=\"x\"".to_string());
         assert_eq!(of(&record, &baseline()), Ok(Ending::Served));
         assert!(bad(&Record { children: 1, ..day() }).contains("children were left"));
+        assert!(
+            bad(&Record { mounts: vec!["tmpfs /tmp".to_string()], ..day() }).contains("a mount outlived")
+        );
         assert!(bad(&Record { descriptors: Some(holds(3)), ..day() }).contains("leaked"));
     }
 

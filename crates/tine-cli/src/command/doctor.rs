@@ -247,6 +247,10 @@ fn processes(abilities: &Abilities) -> Finding {
     match (&abilities.user_namespaces, &abilities.processes) {
         (Err(_), _) => finding(name, State::No, "not tried, for want of user namespaces", None),
         (_, Ok(())) => finding(name, State::Ok, "can be mounted in a pid namespace", None),
+        (_, Err(why)) if tine_os::namespace::is_shortage(why) => {
+            let what = format!("a pid namespace for it cannot be made: {}", tine_os::plain(why));
+            finding(name, State::No, what, Some(&tine_os::namespace::advice(why)))
+        }
         (_, Err(why)) => {
             let what = format!(
                 "cannot be mounted: {}; parts of /proc are covered, as containers and units do it",
@@ -550,6 +554,14 @@ mod tests {
         let report = examine(&facts);
         assert_eq!(report.profiles.iter().map(|one| one.works).collect::<Vec<_>>(), [true, true, false]);
         assert!(page(&report).contains("systempaths=unconfined"));
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_pid_namespace_nothing_is_said_of_covers() {
+        let mut facts = bare_metal();
+        facts.abilities.processes = Err(io::Error::from_raw_os_error(28));
+        let page = page(&examine(&facts));
+        assert!(page.contains("No space left on device") && !page.contains("systempaths"), "{page}");
     }
 
     #[test]

@@ -340,6 +340,8 @@ impl Service for Program {
                 header: Some(&known.header),
             };
             self.prepare(&client, rule);
+            // Who the client is takes memory, which this process has of its own; from here to exec nothing does.
+            tine_os::fork::counts_anew();
         }
         desk.reports.send(&Report::Ready(birth.born.elapsed()));
         self.execute(desk)

@@ -464,10 +464,7 @@ impl Master {
                 Ok(Given { pid, branch, slot, cell, line: ours, setup: None, again: None })
             }
             Err(why) => {
-                self.workplace.trees.spare(branch);
-                self.slots.give_back(slot);
-                self.leave_cell(cell, false, true);
-                self.doubt_template(&why);
+                self.not_born((branch, cell), slot, &why);
                 Err(why)
             }
         }
@@ -516,10 +513,7 @@ impl Master {
                 Ok(())
             }
             Err(why) => {
-                self.workplace.trees.spare(branch);
-                self.slots.give_back(slot);
-                self.leave_cell(cell, false, true);
-                self.doubt_template(&why);
+                self.not_born((branch, cell), slot, &why);
                 Err(why)
             }
         }
@@ -535,13 +529,19 @@ impl Master {
         if self.workplace.plan.has_own_users() { self.slots.take() } else { 0 }
     }
 
-    /// A template that did not answer is not asked again: another one takes its place.
-    fn doubt_template(&mut self, why: &io::Error) {
+    /// A child was not born. A template that did not answer is not asked again: another one takes its place.
+    fn not_born(&mut self, (branch, cell): (Branch, Option<Cell>), slot: u32, why: &io::Error) {
+        self.slots.give_back(slot);
         if matches!(
             why.kind(),
             io::ErrorKind::TimedOut | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
         ) {
             self.dismiss_template();
+            // It may be there all the same, for nobody.
+            self.leave_place((branch, cell), true, Instant::now());
+        } else {
+            self.workplace.trees.spare(branch);
+            self.leave_cell(cell, false, true);
         }
     }
 

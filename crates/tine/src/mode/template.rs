@@ -24,7 +24,7 @@ use tine_os::seccomp::Key;
 use tine_os::signal::{self, Signal};
 use tine_os::socket::{self, Kind};
 use tine_os::spawn::{Nursery, With};
-use tine_os::wait::wait_blocking;
+use tine_os::wait::{self, wait_blocking};
 use tine_os::{Pid, fd, init, pass};
 
 use crate::life::admit::Rules;
@@ -101,6 +101,11 @@ pub(crate) struct Birthplace<'a> {
 /// long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
 const LONGEST: usize = HEAD + Handover::LENGTH;
+/// The longest that it says at first, with why it could not begin; before its words stand the step and the errno.
+const WORDS: usize = 1024;
+const HEADING: usize = 1 + 4;
+/// EMFILE: errno(3).
+const FULL: i32 = 24;
 const CLIENT: u8 = 0;
 const ASKING: u8 = 1;
 const SPARE: u8 = 2;
@@ -126,7 +131,8 @@ impl Template {
         let pid = fork(desk, With::default(), |_| tools.begin(&theirs, since))?;
         drop(theirs);
         let mut template = Template { pid, keeper: None, line, since, watch: None };
-        let (mut words, mut fds) = ([0; 1 + ANSWER + 512], Vec::new());
+        let (mut words, mut fds) = ([0; WORDS], Vec::new());
+        let mut others = Vec::new();
         let why = match template.hear(&mut words, &mut fds) {
             Ok(length @ BEGUN..) => {
                 let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| words[at + i]));
@@ -138,16 +144,16 @@ impl Template {
                 if words[0] == 0 {
                     return Ok((template, cell));
                 }
-                // Where there is something to enter.
-                let others: Vec<_> = cell.iter().map(|cell| cell.init).chain(template.keeper).collect();
-                drop((template, cell));
-                // They end with what they hear through.
-                others.into_iter().for_each(|pid| _ = wait_blocking(pid));
-                io::Error::other(String::from_utf8_lossy(&words[BEGUN..length]).into_owned())
+                others.extend(cell.map(|cell| cell.init));
+                io::Error::other(told(&words[BEGUN..length]))
             }
             Ok(_) => io::Error::other("it ended before it said why"),
             Err(why) => why,
         };
+        // It may be ready by now, and nobody knows.
+        template.end();
+        // They end with what they hear through.
+        others.into_iter().for_each(|pid| _ = wait_blocking(pid));
         Err(why)
     }
 
@@ -191,7 +197,7 @@ impl Template {
         }
         let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| answer[at + i]));
         let child = match number(0) {
-            errno @ ..0 => Err(io::Error::from_raw_os_error(-errno)),
+            errno @ ..0 => Err(unborn(io::Error::from_raw_os_error(-errno))),
             pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         };
         Ok(Some(Told { child, cell: self.cell(Pid::from_raw(number(4)), fds) }))
@@ -214,7 +220,11 @@ impl Template {
         place: Birthplace<'_>,
     ) -> io::Result<Told> {
         self.order(order, with, fds, place)?;
-        self.hear_birth(true)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        match self.hear_birth(true) {
+            Ok(birth) => birth.ok_or_else(|| io::ErrorKind::WouldBlock.into()),
+            // What it says next is of this birth, and would be taken for that of another.
+            Err(why) => Err(io::Error::new(io::ErrorKind::BrokenPipe, tine_os::plain(&why))),
+        }
     }
 
     /// It is not needed any more: it is gone, and was waited for, when this returns.
@@ -304,20 +314,50 @@ struct Made {
     line: OwnedFd,
 }
 
+/// Why a template could not begin, with what to do where it is known: here, for in a user namespace of its own it sees other settings.
+fn told(words: &[u8]) -> String {
+    let (heading, text) = words.split_at(HEADING.min(words.len()));
+    let text = String::from_utf8_lossy(text);
+    let text = text.split(" (os error").next().unwrap_or_default();
+    match Some(heading).filter(|heading| heading.len() == HEADING).and_then(|all| Step::from_number(all[0])) {
+        Some(Step::Users | Step::Namespaces) => {
+            let why =
+                io::Error::from_raw_os_error(i32::from_ne_bytes(std::array::from_fn(|i| heading[1 + i])));
+            format!("{text} (it takes: {})", tine_os::namespace::advice(&why))
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Why a child was not born; at a limit on namespaces also which, for nobody would think of those.
+fn unborn(why: io::Error) -> io::Error {
+    match why.kind() {
+        io::ErrorKind::StorageFull => {
+            let advice = tine_os::namespace::advice(&why);
+            io::Error::new(why.kind(), format!("{} (it takes: {advice})", tine_os::plain(&why)))
+        }
+        _ => why,
+    }
+}
+
 impl Tools<'_> {
     /// In the template: lets go of the master's, puts on what is common, and gives birth until the line breaks.
     fn begin(&mut self, line: &OwnedFd, since: Instant) -> Failure {
         let (mut keeper, mut cell) = (None, None);
         let (said, ready) = match self.make_ready(line, &mut keeper, &mut cell) {
-            Ok(outfit) => (String::new(), Some(outfit)),
-            Err(failure) => (failure.to_string(), None),
+            Ok(outfit) => (Vec::new(), Some(outfit)),
+            Err(failure) => {
+                let errno = failure.error.raw_os_error().unwrap_or(0).to_ne_bytes();
+                let said = [&[failure.step as u8], &errno[..], failure.to_string().as_bytes()].concat();
+                (said, None)
+            }
         };
         let number = |pid: Option<Pid>| pid.map_or(0, Pid::as_raw).to_ne_bytes();
         let who = [number(keeper), number(cell.as_ref().map(|cell: &Made| cell.init))].concat();
-        let words = [&[u8::from(ready.is_none())], &who[..], said.as_bytes()].concat();
+        let words = [&[u8::from(ready.is_none())], &who[..], &said].concat();
         let fds = cell.iter().flat_map(Made::fds);
         let fds: Vec<_> = fds.chain(ready.iter().flat_map(|outfit| &outfit.watch).map(AsFd::as_fd)).collect();
-        let sent = pass::send(line, &words[..words.len().min(512)], &fds);
+        let sent = pass::send(line, &words[..words.len().min(WORDS)], &fds);
         let Some(mut outfit) = ready else { exit(SETUP_FAILED) };
         if sent.is_err() {
             exit(0);
@@ -348,8 +388,7 @@ impl Tools<'_> {
         fd::place(&[null, null, desk.log()], &kept).map_err(Step::Descriptors.failed())?;
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
-        let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None)).transpose();
-        let crib = crib.map_err(Step::Namespaces.failed())?;
+        let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None).ok());
         let (key, watch) = desk.plan.wear_watched(self.programs)?;
         let mut outfit = Outfit { nursery, key, keeper: None, watch };
         if let Some(crib) = crib {
@@ -376,11 +415,8 @@ impl Tools<'_> {
         let desk = self.desk;
         let with = With { namespaces: outfit.own_namespaces(desk), ..With::default() };
         let child = fork(desk, with, |desk| {
-            let failure = match desk.enter(
-                0,
-                &[desk.null.as_fd(), desk.null.as_fd(), desk.null.as_fd()],
-                &[tell.as_fd()],
-            ) {
+            let null = desk.null.as_fd();
+            let failure = match desk.enter(0, &[null, null, desk.log()], &[tell.as_fd()]) {
                 Ok(()) => exit(0),
                 Err(failure) => failure,
             };
@@ -442,6 +478,12 @@ impl Tools<'_> {
         let (inherits, signs) = (inherits != 0, signs != 0);
         let slot = u32::from_ne_bytes(std::array::from_fn(|i| bytes[4 + i]));
         let born = since + Duration::from_nanos(number(8));
+        let awaited = usize::from(kind == ASKING)
+            + [IN_GROUP, IN_CELL].map(|mark| usize::from(marks & mark != 0)).iter().sum::<usize>();
+        if fds.len() < 1 + awaited {
+            // They came, and there was no room for them: unix(7), SCM_RIGHTS.
+            return Err(io::Error::from_raw_os_error(FULL));
+        }
         let inside = if marks & IN_CELL != 0 { fds.pop() } else { None };
         let group = if marks & IN_GROUP != 0 { fds.pop() } else { None };
         if let Some(keeper) = &outfit.keeper {
@@ -537,7 +579,7 @@ fn ask(keeper: &OwnedFd) -> io::Result<Made> {
 }
 
 /// In the keeper: makes cells until its line breaks.
-fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Nursery<Option<Rc<Desk>>>) -> Failure {
+fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<Rc<Desk>>>>) -> Failure {
     tine_os::fork::set_name(c"tine-keeper");
     let Some(init) = &desk.init else { exit(0) };
     let mut kept = [line.as_raw_fd(), init.as_raw_fd()];
@@ -551,20 +593,31 @@ fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Nursery<Option<Rc<Desk>>>) ->
         fds.clear();
         let Ok(1) = pass::await_one(line, &mut [0], &mut fds) else { exit(0) };
         let Some(hears) = fds.pop() else { exit(0) };
-        let with = With { namespaces: Namespaces::PID, sibling: true, pidfd: true, ..With::default() };
-        let born = crib.cot().and_then(|mut cot| {
-            *cot.what() = Some(Rc::clone(desk));
-            cot.bear(hears.as_fd(), with, become_init)
-        });
-        let told = match born.map(|born| (born.pid, born.pidfd)) {
-            Ok((pid, Some(inside))) => pass::send(line, &pid.as_raw().to_ne_bytes(), &[inside.as_fd()]),
-            Ok((_, None)) => exit(0),
+        let told = match born_first(desk, crib.as_mut(), hears.as_fd()) {
+            Ok((pid, inside)) => pass::send(line, &pid.as_raw().to_ne_bytes(), &[inside.as_fd()]),
             Err(why) => pass::send(line, &(-why.raw_os_error().unwrap_or(5)).to_ne_bytes(), &[]),
         };
         if told.is_err() {
             exit(0);
         }
     }
+}
+
+/// In the keeper: a process is born that keeps a namespace, and which hears through `hears`.
+fn born_first(
+    desk: &Rc<Desk>,
+    crib: Option<&mut Nursery<Option<Rc<Desk>>>>,
+    hears: BorrowedFd<'_>,
+) -> io::Result<(Pid, OwnedFd)> {
+    let with = With { namespaces: Namespaces::PID, sibling: true, ..With::default() };
+    if let Some(crib) = crib {
+        let mut cot = crib.cot()?;
+        *cot.what() = Some(Rc::clone(desk));
+        let born = cot.bear(hears, With { pidfd: true, ..with }, become_init)?;
+        return born.pidfd.map(|pidfd| (born.pid, pidfd)).ok_or_else(|| io::ErrorKind::NotFound.into());
+    }
+    let pid = fork(desk, with, |_| exit(become_init(&mut Some(Rc::clone(desk)), hears, None)))?;
+    Ok((pid, wait::open(pid)?))
 }
 
 /// In the first process of a cell; comes back only when it cannot be that. It shares the keeper's memory, and asks for none.
