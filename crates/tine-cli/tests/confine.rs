@@ -185,6 +185,22 @@ fn two_thousand_sealed_clients_leave_nothing_behind() {
 }
 
 #[test]
+fn later_clients_have_the_limits_and_signals_that_the_first_had() {
+    for confine in ["none", "guarded", "sealed"] {
+        let script = "ulimit -a; grep ^Sig[BI] /proc/self/status";
+        let server = Server::tine(&["127.0.0.1:0", "--confine", confine, "--", "sh", "-c", script]);
+        let all: BTreeSet<_> = (0..4).map(|_| ask(server.addr(0), b"").unwrap()).collect();
+        assert_eq!(
+            all.len(),
+            1,
+            "{confine}: {:?}",
+            all.iter().map(|one| String::from_utf8_lossy(one)).collect::<Vec<_>>()
+        );
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
 fn a_namespace_is_used_again_when_nobody_is_left_in_it_and_no_sooner() {
     if left_out_without_root("programs with users of their own") {
         return;

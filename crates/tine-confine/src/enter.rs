@@ -1,5 +1,6 @@
 //! What a child does with a prepared plan: the steps, in the order that they need.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
@@ -24,6 +25,8 @@ pub struct Prepared {
     pub(crate) umask: u32,
     pub(crate) limits: Limits,
     pub(crate) signals: Vec<i32>,
+    /// Whether the process that children are forked from has set what it could of these two for them.
+    pub(crate) inherited: Cell<bool>,
     pub(crate) wear: Wear,
     pub(crate) missing: Vec<Missing>,
     pub(crate) profile: String,
@@ -98,6 +101,7 @@ impl Prepared {
         // First: raising a limit to what was asked may need root, and a filter may refuse what changes one.
         step::limits::wear(&self.limits).map_err(Step::Limits.failed())?;
         step::signals::wear(&self.signals).map_err(Step::Signals.failed())?;
+        self.inherited.set(true);
         self.wear.put_on(births, asks)
     }
 
@@ -120,12 +124,11 @@ impl Prepared {
         // Before anything of the master could be misused: from here on it is out of reach.
         descriptors().map_err(Step::Descriptors.failed())?;
         // Nothing to do where it was forked from a process that wears it.
-        let worn = self.wear.is_worn();
         self.wear.put_on(false, false).map(drop)?;
         // While there is the capability for it.
         step::mounts::enter(&self.wear).map_err(Step::Mounts.failed())?;
         // Before the identity: raising a limit to what was asked may need root.
-        step::limits::enter(&self.limits, worn).map_err(Step::Limits.failed())?;
+        step::limits::enter(&self.limits, self.inherited.get()).map_err(Step::Limits.failed())?;
         // Before the directory: it must be one that the user may enter, not one that root could.
         match self.wear.first_user {
             Some(first) => step::identity::become_own(first, slot).map_err(Step::Identity.failed())?,
@@ -138,6 +141,6 @@ impl Prepared {
         // After the directory, which need not be one that may be read; a domain of its own, even where all have the same rules.
         self.wear.enter_domain().map_err(Step::Domain.failed())?;
         // Last: a signal sent to the child meanwhile waits until it is what it is going to be.
-        step::signals::enter(&self.signals, worn).map_err(Step::Signals.failed())
+        step::signals::enter(&self.signals, self.inherited.get()).map_err(Step::Signals.failed())
     }
 }

@@ -1,5 +1,6 @@
 //! The plan: what a child gives up, as data. It makes no system call; `prepare` only looks.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -209,6 +210,7 @@ impl Plan {
             umask: self.umask,
             limits,
             signals,
+            inherited: Cell::new(false),
             wear,
             missing,
             profile: self.profile.name.clone(),

@@ -165,11 +165,6 @@ impl Wear {
         self.first_user.is_some()
     }
 
-    /// Whether it was put on here, or in a process that this one was forked from.
-    pub(crate) fn is_worn(&self) -> bool {
-        self.worn.get()
-    }
-
     /// Whether there is a filter of system calls.
     pub(crate) fn has_filter(&self) -> bool {
         !self.rules.is_empty() && seccomp::ARCHITECTURE.is_some()

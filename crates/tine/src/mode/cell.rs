@@ -126,3 +126,67 @@ impl Cells {
         !self.alive.values().any(|told| *told)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn process() -> Child {
+        Command::new("sleep").arg("100").spawn().unwrap()
+    }
+
+    fn cell(process: &Child, of: Pid) -> Cell {
+        let (inside, line) = fd::pipe().unwrap();
+        Cell { init: Pid::from_raw(process.id() as i32).unwrap(), of, inside, line }
+    }
+
+    fn was_killed(process: &mut Child) -> bool {
+        process.wait().unwrap().signal() == Some(9)
+    }
+
+    #[test]
+    fn so_many_are_kept_that_nobody_is_in_and_one_when_nobody_comes() {
+        let (mut cells, template, now) = (Cells::default(), Pid::own(), Instant::now());
+        let mut all: Vec<_> = (0..=FREE_MOST).map(|_| process()).collect();
+        for (at, process) in all.iter().enumerate() {
+            let cell = cell(process, template);
+            cells.counts(&cell);
+            cells.give_back(cell, Some(template), now);
+            assert_eq!(cells.free.len(), (at + 1).min(FREE_MOST));
+        }
+        assert!(was_killed(all.last_mut().unwrap()));
+        assert_eq!(cells.until(), Some(now + IDLE));
+        cells.tick(now + IDLE - Duration::from_millis(1));
+        assert_eq!(cells.free.len(), FREE_MOST);
+        cells.tick(now + IDLE);
+        assert_eq!((cells.free.len(), cells.until()), (1, None));
+        assert!(all[1..FREE_MOST].iter_mut().all(was_killed));
+        cells.clear();
+        assert!(was_killed(&mut all[0]));
+    }
+
+    #[test]
+    fn one_is_for_the_children_of_its_template_and_for_nobody_when_its_first_process_has_ended() {
+        let (mut cells, now) = (Cells::default(), Instant::now());
+        let mut all: Vec<_> = (0..2).map(|_| process()).collect();
+        let (template, other) = (Pid::own(), Pid::from_raw(1).unwrap());
+        let [first, second] = [0, 1].map(|at| cell(&all[at], template));
+        let (init, told) = (first.init, second.init);
+        cells.counts(&first);
+        cells.counts(&second);
+        cells.give_back(first, Some(template), now);
+        cells.give_back(second, Some(other), now);
+        assert!(was_killed(&mut all[1]) && cells.has(told) && !cells.is_empty());
+        assert!(cells.ended(told) && !cells.ended(told) && cells.is_empty());
+        assert!(cells.take(other, now).is_none());
+        let first = cells.take(template, now).unwrap();
+        assert!(cells.take(template, now).is_none());
+        cells.give_back(first, Some(template), now);
+        all[0].kill().unwrap();
+        assert!(was_killed(&mut all[0]) && cells.ended(init));
+        assert!(cells.take(template, now).is_none());
+    }
+}
