@@ -205,6 +205,31 @@ fn a_client_whose_fork_fails_is_kept_and_served_when_forks_work_again() {
 }
 
 #[test]
+fn a_rest_that_is_over_before_it_was_told_of_ends_all_the_same() {
+    let folder = Folder::new();
+    let trace = folder.file("trace");
+    // The line of the pause takes longer to write than the pause, as on a busy machine.
+    let options = [
+        "-e",
+        "trace=clone,clone3,fork,vfork,write",
+        "-e",
+        "inject=clone,clone3,fork,vfork:error=EAGAIN:when=3",
+        "-e",
+        "inject=write:delay_exit=50000",
+    ];
+    let args = ["127.0.0.1:0", "-v", "--trees", "subreaper", "--confine", "none", "--", "cat"];
+    let server = traced(&trace, &options, &args);
+    // One after the other: nobody who comes later, and no death, wakes the server for one that waits.
+    for number in 0..4 {
+        let (from, line) = (server.cursor(), format!("client {number}"));
+        echo_line(server.addr(0), &line).unwrap_or_else(|why| server.fail(&why.to_string()));
+        server.wait_log_from(from, |line| line.starts_with("end "));
+    }
+    assert_eq!(count(&server, paused), 1);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn a_user_with_no_more_processes_serves_one_after_another() {
     const OWN: u32 = 54_321; // so that nobody else's processes count
     if left_out_without_root("a user of its own, whose processes are few") {

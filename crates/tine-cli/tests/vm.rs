@@ -61,7 +61,12 @@ impl Unit {
     fn command(&self, before: &[&str], then: &Command) -> Command {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $$ > \"$1/cgroup.procs\" && shift && exec \"$@\"", "sh"]).arg(&self.0);
-        command.args(before).arg(then.get_program()).args(then.get_args());
+        // The shell of busybox-static takes its own `unshare` for any that is not named by its path.
+        let named = |word: &&str| {
+            let path = Path::new("/usr/bin").join(word);
+            if path.exists() { path } else { PathBuf::from(word) }
+        };
+        command.args(before.iter().map(named)).arg(then.get_program()).args(then.get_args());
         command
     }
 

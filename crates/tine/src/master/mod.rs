@@ -607,6 +607,9 @@ impl Master {
         let serving = self.drain.is_serving();
         let rests = self.listeners.iter().filter(|_| serving).flat_map(wakings).flatten();
         let rests = rests.min();
+        // A rest that was over before it came to this is no event any more; who waits for its end is looked after at once.
+        let rested = |at: usize| self.listeners.get(at).is_some_and(|listener| !self::rests(listener, now));
+        let held = serving && self.held.iter().any(|(at, _)| rested(*at));
         let pace = [false, true].map(|nameless| match self.admit.look(nameless, now) {
             Look::At(until) if serving => Some(until),
             _ => None,
@@ -630,6 +633,7 @@ impl Master {
             .chain(unborn)
             .chain(self.watches.until(now))
             .chain(asking)
+            .chain(held.then_some(now))
             .chain(self.workers.until())
             .chain(self.workplace.trees.until())
             .chain(self.cells.until())
