@@ -78,11 +78,7 @@ pub const TEMPLATE: &str = "tine-template";
 /// The templates that a process has.
 pub fn templates(pid: u32) -> Vec<u32> {
     let all = processes().into_iter().filter(|stat| stat.ppid == pid && stat.state != 'Z');
-    all.map(|stat| stat.pid).filter(|pid| is_template(*pid)).collect()
-}
-
-fn is_template(pid: u32) -> bool {
-    is_called(pid, TEMPLATE)
+    all.map(|stat| stat.pid).filter(|pid| is_called(*pid, TEMPLATE)).collect()
 }
 
 /// How the first processes of tine's pid namespaces are called, which have no client either.
@@ -99,10 +95,14 @@ pub fn is_called(pid: u32, name: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
 }
 
-/// The children of a process but its templates and the first processes of namespaces: the living and the dead, each sorted, of one look.
+/// How processes are called that make such namespaces for a template.
+pub const KEEPER: &str = "tine-keeper";
+
+/// The children of a process that may be clients', so not its templates, nor what those have beside them: the living and the dead, each
+/// sorted, of one look.
 pub fn family(pid: u32) -> (Vec<u32>, Vec<u32>) {
     let mut mine: Vec<Stat> = processes().into_iter().filter(|stat| stat.ppid == pid).collect();
-    mine.retain(|stat| !is_template(stat.pid) && !is_called(stat.pid, INIT));
+    mine.retain(|stat| ![TEMPLATE, KEEPER, INIT].iter().any(|name| is_called(stat.pid, name)));
     mine.sort_by_key(|stat| stat.pid);
     let (dead, alive): (Vec<Stat>, Vec<Stat>) = mine.into_iter().partition(|stat| stat.state == 'Z');
     (alive.iter().map(|stat| stat.pid).collect(), dead.iter().map(|stat| stat.pid).collect())

@@ -356,20 +356,15 @@ fn without_leaves(pid: u32, mut fds: BTreeMap<i32, String>) -> (BTreeMap<i32, St
     (fds, leaves)
 }
 
-/// Descriptors but those by which a server has the first processes of pid namespaces: their standard input's other end, and themselves.
+/// Descriptors but those of the first processes of pid namespaces, which a server keeps for the next client.
 fn without_inits(pid: u32, mut fds: BTreeMap<i32, String>) -> BTreeMap<i32, String> {
     let inits = procfs::inits(pid);
-    let lines = inits.iter().filter_map(|init| procfs::fds(*init).ok()?.remove(&0));
-    let lines: BTreeSet<String> = lines.collect();
-    let is_one = |fd: &i32, link: &String| {
-        let about = || std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-        let of_one = |about: String| {
-            let of = procfs::value_of(&about, "Pid").and_then(|of| of.parse().ok());
-            of.is_some_and(|of| inits.contains(&of))
-        };
-        lines.contains(link) || link.contains("pidfd") && of_one(about())
+    let is_one = |fd: &i32| {
+        let about = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+        let of = procfs::value_of(&about, "Pid").and_then(|of| of.parse().ok());
+        of.is_some_and(|of| inits.contains(&of))
     };
-    fds.retain(|fd, link| !is_one(fd, link));
+    fds.retain(|fd, link| !(link.contains("pidfd") && is_one(fd)));
     fds
 }
 

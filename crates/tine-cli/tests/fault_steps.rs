@@ -14,7 +14,7 @@ use std::process::Command;
 use support::{left_out_without_root, send};
 use tine::Step;
 use tine_testkit::server::{listeners_among, tine_command, until};
-use tine_testkit::{Baseline, Server, Signal, ask, templates};
+use tine_testkit::{Baseline, Server, Signal, ask, children, templates};
 
 /// Where a step is told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,7 +124,9 @@ impl Cause {
             until("nobody is there but who waits for a client", || {
                 let (status, log) = (server.status(), server.log());
                 let waits = log.lines().rfind(|line| line.starts_with("status "))?.contains(" spares=1 ");
-                (status.open == 0 && waits == spare).then_some(())
+                // One that was just born still has its template's name, and is taken for no child.
+                let born = children(server.pid()).len() == usize::from(spare);
+                (status.open == 0 && waits == spare && born).then_some(())
             })
         };
         quiet();

@@ -224,11 +224,15 @@ impl Wear {
         }
         let key = births.then(Key::new).transpose().map_err(Step::Calls.failed())?;
         let filter = self.filter_with(key);
-        // It cannot be had where somebody else is asked already about calls of ours, as in some containers. Nobody is told then.
-        let watch = if asks { seccomp::enter_watched(&watched(&filter)).ok() } else { None };
-        if watch.is_none() {
-            seccomp::enter(&filter).map_err(Step::Calls.failed())?;
-        }
+        // Where that cannot be had nobody is told.
+        let watch = match asks.then(|| seccomp::enter_watched(&watched(&filter))) {
+            Some(Ok(watch)) => Some(watch),
+            Some(Err(why)) if !seccomp::is_unwatchable(&why) => return Err(Step::Calls.failed()(why)),
+            _ => {
+                seccomp::enter(&filter).map_err(Step::Calls.failed())?;
+                None
+            }
+        };
         Ok((key.unwrap_or(Key::NONE), watch))
     }
 

@@ -4,15 +4,16 @@
 //! The kernel spares the first process every signal that it has no handler for, gives it all orphans, and kills all others when it
 //! ends. A program in that place is not ended by SIGTERM, nor by its own alarm(2) or abort(3), and what it leaves is not waited for.
 //! So this one stands there, and programs are born beside it. It is a few dozen instructions without a library, in a file of its own in
-//! memory; nothing is open in it but the line that it hears through, standard input.
+//! memory; nothing is open in it but standard input, a pipe that breaks with the master and that all of them share.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use crate::signal::Signal;
 use crate::{check, fault, fd};
 
-/// What it is told to go by, in one byte. The end of the line is the end of its master.
-pub const GO: u8 = b'g';
+/// What it is told to go by, from outside of its namespace; who is inside cannot tell it anything.
+pub const GO: Signal = Signal::TERM;
 
 /// How often it looks whether somebody is left when it was told to go, a hundredth of a second apart.
 #[cfg(test)]
@@ -134,7 +135,7 @@ std::arch::global_asm!(
     ".globl tine_init_end",
     "tine_init_begin:",
     "mov r12, [rsp]",
-    "sub rsp, 64",
+    "sub rsp, 192",
     // prctl(PR_SET_DUMPABLE, 0): it cannot be reached by a program that has the same user.
     "mov eax, 157",
     "mov edi, 4",
@@ -162,18 +163,44 @@ std::arch::global_asm!(
     "xor edx, edx",
     "mov r10d, 8",
     "syscall",
-    // read(0): a byte, or the end.
-    "2: xor eax, eax",
-    "xor edi, edi",
+    // rt_sigprocmask(SIG_SETMASK, {SIGUSR1, SIGTERM}): to be waited for, and spared by nobody then.
+    "mov qword ptr [rsp], 0x4200",
+    "mov eax, 14",
+    "mov edi, 2",
     "mov rsi, rsp",
+    "xor edx, edx",
+    "mov r10d, 8",
+    "syscall",
+    // prctl(PR_SET_PDEATHSIG, SIGUSR1)
+    "mov eax, 157",
+    "mov edi, 1",
+    "mov esi, 10",
+    "syscall",
+    // read(0): the end where the master has gone before that; else there is nothing yet.
+    "xor eax, eax",
+    "xor edi, edi",
+    "lea rsi, [rsp + 8]",
     "mov edx, 1",
     "syscall",
-    "cmp eax, -4",
-    "je 2b",
+    "test eax, eax",
+    "jz 5f",
+    // rt_sigtimedwait({SIGUSR1, SIGTERM}): from outside alone come those by kill(2) whose sender has no id here (si_code, si_pid).
+    "2: mov eax, 128",
+    "mov rdi, rsp",
+    "lea rsi, [rsp + 32]",
+    "xor edx, edx",
+    "mov r10d, 8",
+    "syscall",
+    "cmp dword ptr [rsp + 40], 0",
+    "jne 2b",
+    "cmp dword ptr [rsp + 48], 0",
+    "jne 2b",
     "mov ebx, 200",
-    "cmp eax, 1",
+    "cmp eax, 15",
     "je 3f",
-    "cmp r12, 2",
+    "cmp eax, 10",
+    "jne 2b",
+    "5: cmp r12, 2",
     "je 4f",
     // It will not have looked so often for more than a year.
     "mov ebx, -1",

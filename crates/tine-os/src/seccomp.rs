@@ -10,7 +10,7 @@ use std::{fmt, io};
 
 use crate::{check, fault, random};
 
-pub use watch::{Call, NEW_LISTENER, Waiting, Watch, enter_watched};
+pub use watch::{Call, NEW_LISTENER, Waiting, Watch, enter_watched, is_unwatchable};
 
 /// Where a program finds what it is asked about: offsets in `struct seccomp_data`.
 pub mod data {

@@ -30,6 +30,7 @@ use crate::life::serve::{HandlerService, Place, Service};
 use crate::life::tree::{Keep, Orphans, Trees};
 use crate::master::{Manner, Master, Reader};
 use crate::mode::acceptors::{ACCEPTORS_MOST, Crew};
+use crate::mode::cell::Cells;
 use crate::mode::each;
 use crate::mode::guard::Guard;
 use crate::mode::peer::Exchange;
@@ -430,13 +431,11 @@ impl Server {
         }
         let again = (self.clients_per_child > 1).then(|| Spares::new(0, 32));
         let spares = self.spares.or(again).filter(|_| self.balancers.is_none());
+        let init = programs && plan.wants_init();
+        let lines = lines + spares.map_or(0, |spares| spares.most) + if init { Cells::OPEN_MOST } else { 0 };
         // A worker beside the first has its socket, and its memory or both ends of its channel.
         let seats: usize = self.listeners.iter().map(|listener| 3 * listener.seats() - 2).sum();
-        let init = programs && plan.wants_init();
-        // Two more where each has a pid namespace that is used again.
-        let children =
-            (self.limits.children + spares.map_or(0, |spares| spares.most)) * if init { 3 } else { 1 };
-        let needed = (children + lines + queued + seats) as u64 + DESCRIPTORS;
+        let needed = (self.limits.children + lines + queued + seats) as u64 + DESCRIPTORS;
         let allowed = limit::raise_nofile(needed + (places - queued + 4 * Trees::OPEN_MOST) as u64)
             .map_err(system("raise the limit on open descriptors"))?;
         if allowed < needed {
@@ -484,7 +483,11 @@ impl Server {
         let init = init.map_err(system(
             "make an init for the children's pid namespaces (sysctl vm.memfd_noexec, or --init no)",
         ))?;
-        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, init });
+        let alive = init.as_ref().map(|_| fd::pipe()).transpose();
+        let alive = alive.map_err(system("make a pipe for the children's pid namespaces"))?;
+        let (alive, lives) = alive.unzip();
+        let alive = alive.map(fd::duplicate_low).transpose().map_err(system("duplicate a pipe"))?;
+        let desk = Rc::new(Desk { plan, null, log, reports, orphans, master, init, alive });
         let workplace = Workplace { desk, trees };
         let reread = self.rules_file.map(|path| reader(path, base));
         let manner = Manner {
@@ -498,6 +501,7 @@ impl Server {
         };
         let mut master = Master::new(self.listeners, workplace, manner, held_most, events)?;
         master.nursery = nursery;
+        master.lives = lives;
         master.cots = cots;
         (master.keep, master.programs, master.trees) = (self.keep, programs, held_together);
         match crew {

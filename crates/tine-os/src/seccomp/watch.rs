@@ -94,6 +94,12 @@ pub fn enter_watched(program: &[Instruction]) -> io::Result<Watch> {
     Ok(Watch(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Whether that is what [`enter_watched`] says where it cannot be had: where somebody else is asked already about calls of ours, as in some
+/// containers, and on a kernel that does not know it.
+pub fn is_unwatchable(why: &io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::EBUSY | libc::EINVAL))
+}
+
 impl Watch {
     /// The next call that waits; `None` when there is none. Never waits itself.
     ///

@@ -37,6 +37,8 @@ pub(crate) struct Desk {
     pub master: Pid,
     /// What keeps the pid namespaces that children are born into, where there are such.
     pub init: Option<OwnedFd>,
+    /// By which they know, as long as nothing can be read from it, that the master is there, who has the other end.
+    pub alive: Option<OwnedFd>,
 }
 
 /// What a child knows of its client, beside the connection.

@@ -226,6 +226,10 @@ impl Master {
         let desk = Rc::get_mut(&mut self.workplace.desk).ok_or(io::ErrorKind::ResourceBusy)?;
         let foreign = desk.reports.is_foreign();
         (desk.reports, desk.master) = (Reports::new(foreign)?, Pid::own());
+        if desk.alive.is_some() {
+            let (alive, lives) = tine_os::fd::pipe()?;
+            (desk.alive, self.lives) = (Some(tine_os::fd::duplicate_low(alive)?), Some(lives));
+        }
         // Whoever is told of the master's children is the master.
         (self.template, self.watches) = (None, Watches::default());
         self.slots = Slots::of_seat(seat(at));

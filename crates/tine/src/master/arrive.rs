@@ -280,8 +280,8 @@ impl Master {
                 Err(why) => return self.lose_template(&why),
             };
             let Some((unborn, mut given)) = self.unborn.pop_front() else { return };
-            if let Some(made) = birth.cell {
-                self.know_cell(&made);
+            if let Some(mut made) = birth.cell {
+                self.know_cell(&mut made);
                 given.cell = Some(made);
             }
             match birth.child {
@@ -497,8 +497,8 @@ impl Master {
             spares.make(&self.workplace, (&rules, branch, slot), born, (template, cell.as_ref()), service)
         });
         let made = made.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into())).and_then(|(told, line)| {
-            if let Some(made) = told.cell {
-                self.know_cell(&made);
+            if let Some(mut made) = told.cell {
+                self.know_cell(&mut made);
                 cell = Some(made);
             }
             Ok((told.child?, line))

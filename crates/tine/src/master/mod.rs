@@ -67,6 +67,8 @@ pub(crate) struct Master {
     pub slots: Slots,
     /// Where children are born into.
     cells: Cells,
+    /// What ends with this process, for the cells to hear; nothing is ever written to it.
+    pub lives: Option<OwnedFd>,
     /// Children that wait for a client.
     pub spares: Option<Parked>,
     pub workers: Workers,
@@ -245,6 +247,7 @@ impl Master {
             cots: 0,
             slots: Slots::of_seat(0),
             cells: Cells::default(),
+            lives: None,
             spares: None,
             workers: Workers::new().map_err(system("make a pipe for the workers"))?,
             crew: None,
@@ -353,8 +356,8 @@ impl Master {
         [Some(template.pid), template.keeper].into_iter().flatten().for_each(|pid| self.deaths.watch(pid));
         self.watches.add(template.watch.take());
         self.template = Some(template);
-        if let Some(cell) = cell {
-            self.know_cell(&cell);
+        if let Some(mut cell) = cell {
+            self.know_cell(&mut cell);
             self.leave_cell(Some(cell), true, false);
         }
         Ok(())
@@ -385,7 +388,7 @@ impl Master {
     }
 
     /// A cell was made.
-    pub(super) fn know_cell(&mut self, cell: &Cell) {
+    pub(super) fn know_cell(&mut self, cell: &mut Cell) {
         self.cells.counts(cell);
         self.deaths.watch(cell.init);
     }

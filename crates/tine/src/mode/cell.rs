@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tine_os::signal::{self, Signal};
-use tine_os::{Pid, fd, init};
+use tine_os::{Pid, init};
 
 /// A pid namespace that somebody may be born into.
 #[derive(Debug)]
@@ -20,18 +20,16 @@ pub(crate) struct Cell {
     pub init: Pid,
     /// Which template's children may be born into it: others see it from outside.
     pub of: Pid,
-    /// The same process, as setns(2) wants it.
-    pub inside: OwnedFd,
-    /// That process's standard input. When it ends with the master, nobody is driven out.
-    pub line: OwnedFd,
+    /// The same process, as setns(2) wants it, unless there are many.
+    pub inside: Option<OwnedFd>,
 }
 
 /// All of a master.
 #[derive(Debug, Default)]
 pub(crate) struct Cells {
     free: Vec<Cell>,
-    /// First processes that have not been waited for, and whether they were told to go.
-    alive: BTreeMap<Pid, bool>,
+    /// First processes that have not been waited for; and when those are killed that were told to go.
+    alive: BTreeMap<Pid, Option<Instant>>,
     /// When one was taken or given back last.
     used: Option<Instant>,
 }
@@ -39,10 +37,16 @@ pub(crate) struct Cells {
 /// How many are kept that nobody is in, at most.
 const FREE_MOST: usize = 32;
 
+/// How long one may take to go that was told to: two seconds are for whoever is left in there.
+const LATE: Duration = Duration::from_secs(3);
+
 /// For how long, when nobody comes; but one.
 const IDLE: Duration = Duration::from_secs(1);
 
 impl Cells {
+    /// So many have a descriptor that stays open.
+    pub(crate) const OPEN_MOST: usize = 64;
+
     /// One that nobody is in, for a child of this template.
     pub(crate) fn take(&mut self, template: Pid, now: Instant) -> Option<Cell> {
         self.used = Some(now);
@@ -50,8 +54,11 @@ impl Cells {
     }
 
     /// One was made.
-    pub(crate) fn counts(&mut self, cell: &Cell) {
-        self.alive.insert(cell.init, false);
+    pub(crate) fn counts(&mut self, cell: &mut Cell) {
+        self.alive.insert(cell.init, None);
+        if self.alive.len() > Cells::OPEN_MOST {
+            cell.inside = None;
+        }
     }
 
     /// Nobody is in it, for certain.
@@ -65,9 +72,15 @@ impl Cells {
         }
     }
 
-    /// When nobody has come for a while, all but one of those that nobody is in go.
+    /// When nobody has come for a while, all but one of those that nobody is in go; and whoever was told to go and has not.
     pub(crate) fn tick(&mut self, now: Instant) {
-        if self.until().is_some_and(|until| until <= now) {
+        for (init, until) in
+            self.alive.iter_mut().filter(|(_, until)| until.is_some_and(|until| until <= now))
+        {
+            *until = Some(now + LATE);
+            let _ = signal::send(*init, Signal::KILL);
+        }
+        if self.idle_at().is_some_and(|until| until <= now) {
             for cell in self.free.split_off(1) {
                 self.close(cell, true);
             }
@@ -76,18 +89,19 @@ impl Cells {
 
     /// When to tick next.
     pub(crate) fn until(&self) -> Option<Instant> {
+        self.alive.values().flatten().copied().chain(self.idle_at()).min()
+    }
+
+    fn idle_at(&self) -> Option<Instant> {
         self.used.filter(|_| self.free.len() > 1).map(|used| used + IDLE)
     }
 
     /// It is not used again. Whoever is in there has a moment, or not, when it is `by_force`.
     pub(crate) fn close(&mut self, cell: Cell, by_force: bool) {
-        if let Some(told) = self.alive.get_mut(&cell.init) {
-            *told = true;
-            // It has not been waited for, so the number is its own. One that has no ears any more has ended.
-            let _ = match by_force {
-                true => signal::send(cell.init, Signal::KILL),
-                false => fd::write(&cell.line, &[init::GO]).map(drop),
-            };
+        if let Some(until) = self.alive.get_mut(&cell.init) {
+            *until = Some(Instant::now() + LATE);
+            // It has not been waited for, so the number is its own.
+            let _ = signal::send(cell.init, if by_force { Signal::KILL } else { init::GO });
         }
     }
 
@@ -100,7 +114,7 @@ impl Cells {
 
     /// Whoever is left in those that were told to go has no more time.
     pub(crate) fn hurry(&self) {
-        for (init, _) in self.alive.iter().filter(|(_, told)| **told) {
+        for (init, _) in self.alive.iter().filter(|(_, until)| until.is_some()) {
             let _ = signal::send(*init, Signal::KILL);
         }
     }
@@ -123,7 +137,7 @@ impl Cells {
 
     /// Whether somebody may be left in one whose child has ended.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.alive.values().any(|told| *told)
+        !self.alive.values().any(Option::is_some)
     }
 }
 
@@ -139,8 +153,7 @@ mod tests {
     }
 
     fn cell(process: &Child, of: Pid) -> Cell {
-        let (inside, line) = fd::pipe().unwrap();
-        Cell { init: Pid::from_raw(process.id() as i32).unwrap(), of, inside, line }
+        Cell { init: Pid::from_raw(process.id() as i32).unwrap(), of, inside: None }
     }
 
     fn was_killed(process: &mut Child) -> bool {
@@ -152,17 +165,17 @@ mod tests {
         let (mut cells, template, now) = (Cells::default(), Pid::own(), Instant::now());
         let mut all: Vec<_> = (0..=FREE_MOST).map(|_| process()).collect();
         for (at, process) in all.iter().enumerate() {
-            let cell = cell(process, template);
-            cells.counts(&cell);
+            let mut cell = cell(process, template);
+            cells.counts(&mut cell);
             cells.give_back(cell, Some(template), now);
             assert_eq!(cells.free.len(), (at + 1).min(FREE_MOST));
         }
         assert!(was_killed(all.last_mut().unwrap()));
-        assert_eq!(cells.until(), Some(now + IDLE));
+        assert_eq!(cells.idle_at(), Some(now + IDLE));
         cells.tick(now + IDLE - Duration::from_millis(1));
         assert_eq!(cells.free.len(), FREE_MOST);
         cells.tick(now + IDLE);
-        assert_eq!((cells.free.len(), cells.until()), (1, None));
+        assert_eq!((cells.free.len(), cells.idle_at()), (1, None));
         assert!(all[1..FREE_MOST].iter_mut().all(was_killed));
         cells.clear();
         assert!(was_killed(&mut all[0]));
@@ -173,10 +186,10 @@ mod tests {
         let (mut cells, now) = (Cells::default(), Instant::now());
         let mut all: Vec<_> = (0..2).map(|_| process()).collect();
         let (template, other) = (Pid::own(), Pid::from_raw(1).unwrap());
-        let [first, second] = [0, 1].map(|at| cell(&all[at], template));
+        let [mut first, mut second] = [0, 1].map(|at| cell(&all[at], template));
         let (init, told) = (first.init, second.init);
-        cells.counts(&first);
-        cells.counts(&second);
+        cells.counts(&mut first);
+        cells.counts(&mut second);
         cells.give_back(first, Some(template), now);
         cells.give_back(second, Some(other), now);
         assert!(was_killed(&mut all[1]) && cells.has(told) && !cells.is_empty());

@@ -137,14 +137,14 @@ impl Template {
             Ok(length @ BEGUN..) => {
                 let number = |at: usize| i32::from_ne_bytes(std::array::from_fn(|i| words[at + i]));
                 template.keeper = Pid::from_raw(number(1));
-                // A cell is two, and comes first.
-                let watch = if fds.len() % 2 == 1 { fds.pop() } else { None };
-                template.watch = watch.map(Watch::from);
-                let cell = template.cell(Pid::from_raw(number(5)), fds);
+                let cell = template.cell(Pid::from_raw(number(5)), &mut fds);
+                template.watch = fds.pop().map(Watch::from);
                 if words[0] == 0 {
                     return Ok((template, cell));
                 }
+                // Nobody is there yet.
                 others.extend(cell.map(|cell| cell.init));
+                others.iter().for_each(|init| _ = signal::send(*init, Signal::KILL));
                 io::Error::other(told(&words[BEGUN..length]))
             }
             Ok(_) => io::Error::other("it ended before it said why"),
@@ -152,7 +152,6 @@ impl Template {
         };
         // It may be ready by now, and nobody knows.
         template.end();
-        // They end with what they hear through.
         others.into_iter().for_each(|pid| _ = wait_blocking(pid));
         Err(why)
     }
@@ -160,7 +159,7 @@ impl Template {
     /// Asks for a birth. It is told of by [`Template::hear_birth`], in the order in which they were asked for, and the child is ours.
     ///
     /// # Errors
-    /// As [`Template::hear_birth`].
+    /// As [`Template::hear_birth`]; EMFILE.
     pub(crate) fn order(
         &self,
         order: Order<'_>,
@@ -168,10 +167,15 @@ impl Template {
         fds: &[BorrowedFd<'_>],
         place: Birthplace<'_>,
     ) -> io::Result<()> {
-        let marks = place.group.map_or(0, |_| IN_GROUP) | place.cell.map_or(0, |_| IN_CELL);
+        let opened = match place.cell {
+            Some(Cell { inside: None, init, .. }) => Some(wait::open(*init)?),
+            _ => None,
+        };
+        let inside = place.cell.and_then(|cell| cell.inside.as_ref()).or(opened.as_ref());
+        let marks = place.group.map_or(0, |_| IN_GROUP) | inside.map_or(0, |_| IN_CELL);
         let (bytes, length) = self.message(order, with, marks)?;
         let (mut all, mut count) = ([self.line.as_fd(); 4], 0);
-        for fd in fds.iter().copied().chain(place.group).chain(place.cell.map(|cell| cell.inside.as_fd())) {
+        for fd in fds.iter().copied().chain(place.group).chain(inside.map(AsFd::as_fd)) {
             all[count] = fd;
             count += 1;
         }
@@ -200,12 +204,14 @@ impl Template {
             errno @ ..0 => Err(unborn(io::Error::from_raw_os_error(-errno))),
             pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::InvalidData.into()),
         };
-        Ok(Some(Told { child, cell: self.cell(Pid::from_raw(number(4)), fds) }))
+        Ok(Some(Told { child, cell: self.cell(Pid::from_raw(number(4)), &mut fds) }))
     }
 
-    fn cell(&self, init: Option<Pid>, fds: Vec<OwnedFd>) -> Option<Cell> {
-        let [inside, line] = fds.try_into().ok()?;
-        init.map(|init| Cell { init, of: self.pid, inside, line })
+    /// One that was made; its descriptor comes first, and may have found no room here.
+    fn cell(&self, init: Option<Pid>, fds: &mut Vec<OwnedFd>) -> Option<Cell> {
+        let init = init?;
+        let inside = if fds.is_empty() { None } else { Some(fds.remove(0)) };
+        Some(Cell { init, of: self.pid, inside })
     }
 
     /// A birth that is waited for, when none is being waited for.
@@ -307,11 +313,10 @@ struct Outfit {
     keeper: Option<OwnedFd>,
 }
 
-/// A cell that was just made: its first process, the same for setns(2), and the line that ends it.
+/// A cell that was just made: its first process, and the same for setns(2).
 struct Made {
     init: Pid,
     inside: OwnedFd,
-    line: OwnedFd,
 }
 
 /// Why a template could not begin, with what to do where it is known: here, for in a user namespace of its own it sees other settings.
@@ -355,7 +360,7 @@ impl Tools<'_> {
         let number = |pid: Option<Pid>| pid.map_or(0, Pid::as_raw).to_ne_bytes();
         let who = [number(keeper), number(cell.as_ref().map(|cell: &Made| cell.init))].concat();
         let words = [&[u8::from(ready.is_none())], &who[..], &said].concat();
-        let fds = cell.iter().flat_map(Made::fds);
+        let fds = cell.iter().map(|cell| cell.inside.as_fd());
         let fds: Vec<_> = fds.chain(ready.iter().flat_map(|outfit| &outfit.watch).map(AsFd::as_fd)).collect();
         let sent = pass::send(line, &words[..words.len().min(WORDS)], &fds);
         let Some(mut outfit) = ready else { exit(SETUP_FAILED) };
@@ -381,7 +386,7 @@ impl Tools<'_> {
         let desk = self.desk;
         let mut kept = vec![line.as_raw_fd(), desk.null.as_raw_fd(), desk.log.as_raw_fd()];
         kept.extend(desk.child_ends());
-        kept.extend(desk.init.as_ref().map(AsRawFd::as_raw_fd));
+        kept.extend([&desk.init, &desk.alive].into_iter().flatten().map(AsRawFd::as_raw_fd));
         kept.sort_unstable();
         // Whoever reads the master's standard output sees its end when the master says so.
         let null = desk.null.as_fd();
@@ -456,8 +461,8 @@ impl Tools<'_> {
             let mut answer = [0; ANSWER];
             answer[..4].copy_from_slice(&child.to_ne_bytes());
             answer[4..].copy_from_slice(&init.to_ne_bytes());
-            let made = cell.as_ref().map(Made::fds);
-            if pass::send(line, &answer, made.as_ref().map_or(&[], |fds| fds)).is_err() {
+            let inside = cell.as_ref().map(|cell| [cell.inside.as_fd()]);
+            if pass::send(line, &answer, inside.as_ref().map_or(&[], |fds| fds)).is_err() {
                 exit(0);
             }
         }
@@ -543,13 +548,6 @@ impl Tools<'_> {
     }
 }
 
-impl Made {
-    /// What the master is given of it.
-    fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.inside.as_fd(), self.line.as_fd()]
-    }
-}
-
 impl Outfit {
     /// What each child is to be born with.
     fn own_namespaces(&self, desk: &Desk) -> Namespaces {
@@ -560,10 +558,7 @@ impl Outfit {
 
 /// In the template: has the keeper make a cell.
 fn ask(keeper: &OwnedFd) -> io::Result<Made> {
-    let (hears, line) = fd::pipe()?;
-    fd::set_blocking(&hears, true)?;
-    pass::send(keeper, &[0], &[hears.as_fd()])?;
-    drop(hears);
+    pass::send(keeper, &[0], &[])?;
     let (mut answer, mut fds) = ([0; 4], Vec::with_capacity(1));
     if pass::await_one(keeper, &mut answer, &mut fds)? != 4 {
         return Err(io::Error::from(io::ErrorKind::BrokenPipe));
@@ -572,7 +567,7 @@ fn ask(keeper: &OwnedFd) -> io::Result<Made> {
         (errno @ ..0, _) => Err(io::Error::from_raw_os_error(-errno)),
         (pid, Some(inside)) => {
             let init = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidData)?;
-            Ok(Made { init, inside, line })
+            Ok(Made { init, inside })
         }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -581,19 +576,16 @@ fn ask(keeper: &OwnedFd) -> io::Result<Made> {
 /// In the keeper: makes cells until its line breaks.
 fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<Rc<Desk>>>>) -> Failure {
     tine_os::fork::set_name(c"tine-keeper");
-    let Some(init) = &desk.init else { exit(0) };
-    let mut kept = [line.as_raw_fd(), init.as_raw_fd()];
+    let Some((init, alive)) = desk.init.as_ref().zip(desk.alive.as_ref()) else { exit(0) };
+    let mut kept = [line.as_raw_fd(), init.as_raw_fd(), alive.as_raw_fd()];
     kept.sort_unstable();
     let null = desk.null.as_fd();
     if let Err(why) = fd::place(&[null, null, desk.log()], &kept) {
         return Step::Descriptors.failed()(why);
     }
-    let mut fds = Vec::with_capacity(1);
     loop {
-        fds.clear();
-        let Ok(1) = pass::await_one(line, &mut [0], &mut fds) else { exit(0) };
-        let Some(hears) = fds.pop() else { exit(0) };
-        let told = match born_first(desk, crib.as_mut(), hears.as_fd()) {
+        let Ok(1) = pass::await_one(line, &mut [0], &mut Vec::new()) else { exit(0) };
+        let told = match born_first(desk, crib.as_mut(), alive.as_fd()) {
             Ok((pid, inside)) => pass::send(line, &pid.as_raw().to_ne_bytes(), &[inside.as_fd()]),
             Err(why) => pass::send(line, &(-why.raw_os_error().unwrap_or(5)).to_ne_bytes(), &[]),
         };
@@ -603,28 +595,28 @@ fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<Rc<Desk
     }
 }
 
-/// In the keeper: a process is born that keeps a namespace, and which hears through `hears`.
+/// In the keeper: a process is born that keeps a namespace, as long as the master is `alive`.
 fn born_first(
     desk: &Rc<Desk>,
     crib: Option<&mut Nursery<Option<Rc<Desk>>>>,
-    hears: BorrowedFd<'_>,
+    alive: BorrowedFd<'_>,
 ) -> io::Result<(Pid, OwnedFd)> {
     let with = With { namespaces: Namespaces::PID, sibling: true, ..With::default() };
     if let Some(crib) = crib {
         let mut cot = crib.cot()?;
         *cot.what() = Some(Rc::clone(desk));
-        let born = cot.bear(hears, With { pidfd: true, ..with }, become_init)?;
+        let born = cot.bear(alive, With { pidfd: true, ..with }, become_init)?;
         return born.pidfd.map(|pidfd| (born.pid, pidfd)).ok_or_else(|| io::ErrorKind::NotFound.into());
     }
-    let pid = fork(desk, with, |_| exit(become_init(&mut Some(Rc::clone(desk)), hears, None)))?;
+    let pid = fork(desk, with, |_| exit(become_init(&mut Some(Rc::clone(desk)), alive, None)))?;
     Ok((pid, wait::open(pid)?))
 }
 
 /// In the first process of a cell; comes back only when it cannot be that. It shares the keeper's memory, and asks for none.
-fn become_init(desk: &mut Option<Rc<Desk>>, hears: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
+fn become_init(desk: &mut Option<Rc<Desk>>, alive: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
     if let Some(desk) = desk
         && let Some(init) = &desk.init
-        && fd::place(&[hears], &[init.as_raw_fd()]).is_ok()
+        && fd::place(&[alive], &[init.as_raw_fd()]).is_ok()
         && desk.plan.keep().is_ok()
     {
         init::execute(init, desk.orphans == Orphans::Die);
