@@ -97,8 +97,8 @@ pub(crate) struct Birthplace<'a> {
     pub cell: Option<&'a Cell>,
 }
 
-/// Kind, whether it inherits, whether there is a group and a cell, whether it tells of signs; slot; when, in nanoseconds; how many clients, or how
-/// long a balancer has, in milliseconds; who, for a client.
+/// Kind, whether it inherits, whether there is a group and a cell, whether it tells of signs; slot; when, in nanoseconds; how many
+/// clients, or how long a balancer has, in milliseconds; who, for a client.
 const HEAD: usize = 4 + 4 + 8 + 8;
 const LONGEST: usize = HEAD + Handover::LENGTH;
 /// The longest that it says at first, with why it could not begin; before its words stand the step and the errno.
