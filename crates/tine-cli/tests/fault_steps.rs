@@ -13,7 +13,7 @@ use std::process::Command;
 
 use support::{left_out_without_root, send};
 use tine::Step;
-use tine_testkit::server::{listeners_among, tine_command, until};
+use tine_testkit::server::{DEADLINE, listeners_among, tine_command, until, until_within};
 use tine_testkit::{Baseline, Server, Signal, ask, children, templates};
 
 /// Where a step is told of.
@@ -120,14 +120,21 @@ impl Cause {
         lost += u32::from(!served("third\n"));
         // The answer comes after all that was said before.
         let spare = self.options.contains(&"--spare=1:1");
+        let guardian = self.options.contains(&"die");
         let quiet = || {
-            until("nobody is there but who waits for a client", || {
+            let seen = until_within(DEADLINE, || {
                 let (status, log) = (server.status(), server.log());
                 let waits = log.lines().rfind(|line| line.starts_with("status "))?.contains(" spares=1 ");
                 // One that was just born still has its template's name, and is taken for no child.
-                let born = children(server.pid()).len() == usize::from(spare);
+                let born = children(server.pid()).len() == usize::from(spare) + usize::from(guardian);
                 (status.open == 0 && waits == spare && born).then_some(())
-            })
+            });
+            if seen.is_none() {
+                server.fail(&format!(
+                    "{self:?} {n}: others than who waits for a client: {:?}",
+                    children(server.pid())
+                ));
+            }
         };
         quiet();
         let late = struck(&server.log());

@@ -374,6 +374,16 @@ fn a_guardian_that_is_killed_is_replaced() {
 }
 
 #[test]
+fn a_guardian_of_a_server_that_ends_in_order_does_nothing() {
+    let server = Server::tine(&["127.0.0.1:0", "-v", "--orphans", "die", "--", "cat"]);
+    echo_line(server.addr(0), "before").unwrap();
+    assert!(server.stop().success());
+    let odd: Vec<_> =
+        server.log().lines().filter(|line| line.starts_with("odd ")).map(str::to_owned).collect();
+    assert!(odd.is_empty(), "{odd:?}");
+}
+
+#[test]
 fn a_master_that_is_killed_leaves_a_thousand_programs_that_finish_and_no_trace_of_itself() {
     const CLIENTS: usize = 1000;
     many_descriptors();

@@ -530,7 +530,10 @@ impl Guardian {
 
     /// Nobody is left to be guarded.
     pub(super) fn dismiss(&mut self) {
-        self.life = None;
+        if let Some(life) = self.life.take() {
+            // One that is not told kills whoever is left, who is nobody.
+            let _ = fd::write(life, &[0]);
+        }
         if let Some(pid) = self.pid.take() {
             // If it has ended before, that is what was wanted.
             let _ = wait_blocking(pid);
@@ -547,7 +550,9 @@ impl Guardian {
         if let Err(why) = fd::close_from(0, &keep) {
             return tine_confine::Step::Descriptors.failed()(why);
         }
-        while let Ok(1..) = fd::read(&*ended, &mut [0]) {}
+        if let Ok(1..) = fd::read(&*ended, &mut [0]) {
+            exit(0) // dismissed
+        }
         // There is nobody to tell if it does not work.
         let _ = trees.fell();
         for _ in 0..100 {
