@@ -68,7 +68,7 @@ fn what_fails(step: Step) -> Option<Cause> {
         Step::Rules => ("landlock_create_ruleset", &[], WORN),
         Step::Calls => ("seccomp", &[], WORN),
         Step::Mounts => ("mount", &["--confine", "sealed"], EVERYWHERE),
-        Step::Capabilities => ("capset", &[], EVERYWHERE),
+        Step::Capabilities => ("capset", &["--user", "root"], EVERYWHERE),
         Step::Domain => ("landlock_restrict_self", &[], EVERYWHERE),
         // umask(2): "This system call always succeeds".
         Step::Umask => return None,
@@ -191,7 +191,7 @@ impl Cause {
 fn is_told_wherever_it_fails(steps: &[Step]) {
     for step in steps {
         let Some(cause) = what_fails(*step) else { continue };
-        if *step == Step::Identity && left_out_without_root("another user") {
+        if cause.options.contains(&"--user") && left_out_without_root("another user") {
             continue;
         }
         let found = cause.told_of(*step);
