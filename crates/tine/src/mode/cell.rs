@@ -35,7 +35,7 @@ pub(crate) struct Cells {
 }
 
 /// How many are kept that nobody is in, at most.
-const FREE_MOST: usize = 32;
+const FREE_MOST: usize = 128;
 
 /// How long one may take to go that was told to: two seconds are for whoever is left in there.
 const LATE: Duration = Duration::from_secs(3);
