@@ -1,12 +1,13 @@
-//! Links in the tree of files that sealed programs see: they lead to places in it, when it is built too.
+//! The tree of files that sealed programs see: what is in it, and that it is built in it and not on the machine.
 
 mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use support::{Folder, fed, left_out_without_root};
-use tine_testkit::server::tine_command;
+use tine_testkit::server::{listeners_among, tine_command};
 use tine_testkit::{Server, ask};
 
 #[test]
@@ -43,4 +44,19 @@ fn what_is_named_beneath_var_tmp_is_refused_as_it_is_beneath_tmp() {
     assert_eq!(output.status.code(), Some(100));
     // Its name is of this process, so that nobody else has made one there.
     assert!(!Path::new("/tmp").join(folder.path().file_name().unwrap()).exists());
+}
+
+#[test]
+fn everybody_may_read_it_whatever_the_umask_of_its_server() {
+    if left_out_without_root("users of each child's own") {
+        return;
+    }
+    let look = "cmp /etc/passwd - && ls /etc/ssl /etc/alternatives /srv >/dev/null && echo all";
+    let args = ["127.0.0.1:0", "--confine", "sealed", "--", "sh", "-c", look];
+    let tine = tine_command(&args);
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(tine.get_program()).args(tine.get_args());
+    let server = Server::attempt(command, listeners_among(&args)).unwrap();
+    assert_eq!(ask(server.addr(0), &fs::read("/etc/passwd").unwrap()).unwrap(), b"all\n", "{}", server.log());
+    assert!(server.stop().success());
 }

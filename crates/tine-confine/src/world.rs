@@ -4,10 +4,10 @@
 //! be written to. What each child is to have for itself (`/tmp`, `/proc`) it mounts over places that are left for it.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tine_os::mount::{self, Tree, Uses};
 
 use crate::profile::Layer;
+
+mod copy;
 
 /// What the operator says of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,13 +104,14 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
 /// Where older names of directories lead, beside the machine's system directories.
 const LINKS: [(&str, &str); 2] = [("/var/tmp", "/tmp"), ("/var/run", "/run")];
 
-/// The root itself holds directories, links and places to mount at, and nothing else.
-const ROOT_SIZE: &std::ffi::CStr = c"1m";
+/// The root itself holds directories, links, places to mount at, and copies.
+const ROOT_SIZE: &CStr = c"8m";
 
 /// What is seen of a file or directory: it, or a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Tree { from: PathBuf, to: PathBuf, uses: Uses },
+    Copy { of: PathBuf },
     Link { to: PathBuf, at: PathBuf },
     Directory { at: PathBuf },
 }
@@ -166,7 +169,7 @@ impl World {
                 }
                 for name in ETC {
                     let path = Path::new("/etc").join(name);
-                    pieces.extend(piece(&path, &path, plain, false)?);
+                    pieces.extend(piece(&path, &path, plain, false)?.map(Piece::or_copy));
                 }
                 for at in ["/run", "/home", "/root", "/var/lib", "/srv"] {
                     pieces.push(Piece::Directory { at: at.into() });
@@ -225,6 +228,16 @@ fn piece(from: &Path, to: &Path, uses: Uses, must: bool) -> Result<Option<Piece>
     Ok(Some(Piece::Tree { from: from.to_owned(), to: to.to_owned(), uses }))
 }
 
+impl Piece {
+    /// What is small is copied, when it is seen at its own place.
+    fn or_copy(self) -> Piece {
+        match self {
+            Piece::Tree { from, .. } if copy::is_apt(&from) => Piece::Copy { of: from },
+            other => other,
+        }
+    }
+}
+
 impl Plot {
     /// Its pieces in words, in the order in which they are put together: places, and what is there. Neighbours of one kind are one.
     pub(crate) fn told(&self) -> Vec<(Vec<String>, String)> {
@@ -232,6 +245,7 @@ impl Plot {
         for piece in &self.pieces {
             let (at, what) = match piece {
                 Piece::Directory { at } => (at, "an empty directory".to_owned()),
+                Piece::Copy { of } => (of, "read, a copy".to_owned()),
                 Piece::Link { to, at } => (at, format!("a link to {}", to.display())),
                 Piece::Tree { from, to, uses } => {
                     let mut what = if uses.write { "read, write" } else { "read" }.to_owned();
@@ -260,14 +274,13 @@ impl Plot {
         let root = Tree::in_memory(ROOT_SIZE, c"755")?;
         // Where it is attached does not matter: it is the root in a moment.
         root.attach(mount::directory(c"/")?.as_fd(), c"")?;
-        let mut made = BTreeSet::new();
+        let mut places = Places { root: &root, made: BTreeSet::new() };
         for piece in &self.pieces {
             let at = match piece {
-                Piece::Tree { to, .. } => to,
+                Piece::Tree { to: at, .. } | Piece::Copy { of: at } => at,
                 Piece::Link { at, .. } | Piece::Directory { at } => at,
             };
-            put(&root, piece, &mut made)
-                .map_err(|why| io::Error::new(why.kind(), Told { at: at.clone(), why }))?;
+            places.put(piece).map_err(|why| io::Error::new(why.kind(), Told { at: at.clone(), why }))?;
         }
         mount::become_root(&root)?;
         // Last, and for the root alone: what may be written to was said of each piece.
@@ -294,49 +307,62 @@ impl std::error::Error for Told {
     }
 }
 
-fn put(root: &Tree, piece: &Piece, made: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    match piece {
-        Piece::Directory { at } => directories(root, at, made),
-        Piece::Link { to, at } => {
-            directories(root, at.parent().unwrap_or(at), made)?;
-            match mount::make_link(&name(to)?, root.as_fd(), &below(at)?) {
-                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                other => other,
-            }
-        }
-        Piece::Tree { from, to, uses } => {
-            let tree = Tree::of(&name(from)?)?;
-            tree.restrict(*uses)?;
-            // What lies within a part that is seen already is there.
-            if fs::metadata(from)?.is_dir() {
-                directories(root, to, made)?;
-            } else {
-                directories(root, to.parent().unwrap_or(to), made)?;
-                if made.insert(to.clone()) {
-                    make(root, to, |place| mount::make_file(root.as_fd(), place))?;
+/// A root that is being built, and what is there.
+struct Places<'a> {
+    root: &'a Tree,
+    made: BTreeSet<PathBuf>,
+}
+
+impl Places<'_> {
+    fn put(&mut self, piece: &Piece) -> io::Result<()> {
+        match piece {
+            Piece::Directory { at } => self.directories(at),
+            Piece::Link { to, at } => self.link(to, at),
+            Piece::Copy { of } => copy::put(of, self),
+            Piece::Tree { from, to, uses } => {
+                let tree = Tree::of(&name(from)?)?;
+                tree.restrict(*uses)?;
+                if fs::metadata(from)?.is_dir() {
+                    self.directories(to)?;
+                } else {
+                    self.file(to, b"")?;
                 }
+                tree.attach(self.root.as_fd(), &below(to)?)
             }
-            tree.attach(root.as_fd(), &below(to)?)
         }
     }
-}
 
-/// Makes a directory, and those above it.
-fn directories(root: &Tree, at: &Path, made: &mut BTreeSet<PathBuf>) -> io::Result<()> {
-    let mut so_far = PathBuf::from("/");
-    for part in at.components().filter(|part| *part != Component::RootDir) {
-        so_far.push(part);
-        if made.insert(so_far.clone()) {
-            make(root, &so_far, |place| mount::make_directory(root.as_fd(), place))?;
+    /// Makes a directory, and those above it.
+    fn directories(&mut self, at: &Path) -> io::Result<()> {
+        let mut so_far = PathBuf::from("/");
+        for part in at.components().filter(|part| *part != Component::RootDir) {
+            so_far.push(part);
+            self.make(&so_far, mount::make_directory)?;
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Makes something, unless it is there: within a part that cannot be written to there may be what is asked for.
-fn make(root: &Tree, at: &Path, how: impl FnOnce(&std::ffi::CStr) -> io::Result<()>) -> io::Result<()> {
-    let place = below(at)?;
-    if mount::is_there(root.as_fd(), &place) { Ok(()) } else { how(&place) }
+    fn file(&mut self, at: &Path, contents: &[u8]) -> io::Result<()> {
+        self.directories(at.parent().unwrap_or(at))?;
+        self.make(at, |root, place| mount::make_file(root, place, contents))
+    }
+
+    fn link(&mut self, to: &Path, at: &Path) -> io::Result<()> {
+        self.directories(at.parent().unwrap_or(at))?;
+        let to = name(to)?;
+        self.make(at, |root, place| mount::make_link(&to, root, place))
+    }
+
+    /// Makes something, unless it is there: within a part that cannot be written to there may be what is asked for.
+    fn make(
+        &mut self,
+        at: &Path,
+        how: impl FnOnce(BorrowedFd<'_>, &CStr) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let place = below(at)?;
+        let is_new = self.made.insert(at.to_owned()) && !mount::is_there(self.root.as_fd(), &place);
+        if is_new { how(self.root.as_fd(), &place) } else { Ok(()) }
+    }
 }
 
 fn name(path: &Path) -> io::Result<CString> {

@@ -5,10 +5,12 @@
 //! its place.
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     OpenTreeFlags, UnmountFlags,
@@ -202,30 +204,37 @@ fn parent<'a>(below: BorrowedFd<'_>, at: &'a CStr) -> io::Result<(OwnedFd, &'a C
 /// What openat2(2) and mkdir(2) say.
 pub fn make_directory(below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
     let (parent, name) = parent(below, at)?;
+    let mode = Mode::from_raw_mode(0o755);
     fault::point("mkdir")?;
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-        Err(rustix::io::Errno::EXIST) => Ok(()),
-        other => Ok(other?),
+    match rustix::fs::mkdirat(&parent, name, mode) {
+        Err(rustix::io::Errno::EXIST) => return Ok(()),
+        other => other?,
     }
+    // Whatever the umask is.
+    fault::point("fchmodat")?;
+    Ok(rustix::fs::chmodat(parent, name, mode, AtFlags::empty())?)
 }
 
-/// Makes an empty file, to attach another one to.
+/// Makes a file that everybody may read, or, empty, attach another one to.
 ///
 /// # Errors
-/// What openat2(2) and open(2) say.
-pub fn make_file(below: BorrowedFd<'_>, at: &CStr) -> io::Result<()> {
+/// What openat2(2), open(2), fchmod(2) and pwrite(2) say.
+pub fn make_file(below: BorrowedFd<'_>, at: &CStr, contents: &[u8]) -> io::Result<()> {
     let (parent, name) = parent(below, at)?;
+    let (flags, mode) =
+        (OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::from_raw_mode(0o444));
     fault::point("open")?;
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o444))?;
-    Ok(())
+    let file = File::from(rustix::fs::openat(parent, name, flags, mode)?);
+    fault::point("fchmod")?;
+    rustix::fs::fchmod(&file, mode)?;
+    fault::point("pwrite")?;
+    file.write_all_at(contents, 0)
 }
 
 /// Whether something is there; a link that leads nowhere is something.
 pub fn is_there(below: BorrowedFd<'_>, at: &CStr) -> bool {
-    let there = |(parent, name)| {
-        rustix::fs::statat::<_, OwnedFd>(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok()
-    };
+    let there =
+        |(parent, name)| rustix::fs::statat::<_, OwnedFd>(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
     parent(below, at).is_ok_and(there)
 }
 
