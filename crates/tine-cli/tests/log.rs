@@ -5,6 +5,8 @@ mod support;
 use std::fs::File;
 use std::io::{BufRead, BufReader, pipe};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use insta::assert_snapshot;
 use tine_testkit::server::{listeners_among, tine_command, until};
@@ -273,4 +275,22 @@ fn ports_are_printed_in_order_and_then_standard_output_ends() {
     }
     send(tine.id(), Signal::TERM);
     assert!(until("the end", || tine.try_wait().unwrap()).success());
+}
+
+#[test]
+fn whoever_asks_for_the_status_without_end_keeps_no_client_waiting() {
+    let server = Server::tine(&["127.0.0.1:0", "--", "cat"]);
+    let is_answered = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asks = || {
+            while !is_answered.load(Ordering::Relaxed) {
+                send(server.pid(), Signal::USR1)
+            }
+        };
+        (0..4).for_each(|_| _ = scope.spawn(asks));
+        let answer = (0..20).try_for_each(|n| echo_line(server.addr(0), &format!("line {n}")));
+        is_answered.store(true, Ordering::Relaxed);
+        answer.unwrap();
+    });
+    assert!(server.stop().success());
 }

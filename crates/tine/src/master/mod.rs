@@ -166,6 +166,9 @@ struct Unborn {
 /// How many of them at most; more clients are left in the kernel's queue.
 const UNBORN_MOST: usize = 16;
 
+/// How many signals are answered in one turn.
+const SIGNALS_MOST: usize = 64;
+
 /// How long it may take until a birth is heard of when nothing else happens. It is seldom so long that nothing does, and then nobody has
 /// to be woken for it.
 const UNHEARD_MOST: Duration = Duration::from_millis(1);
@@ -468,7 +471,9 @@ impl Master {
 
     /// Reads signals and the host program's wishes, and does what time has brought.
     pub(crate) fn heed_signals(&mut self, service: &mut dyn Service) {
-        while self.heard.signal {
+        // The others are there in the next turn, and whoever sends them without end is not all that there is.
+        let most = if self.heard.signal { SIGNALS_MOST } else { 0 };
+        for _ in 0..most {
             match self.signals.next() {
                 Ok(Some(Signal::TERM | Signal::INT | Signal::QUIT)) => self.end(),
                 Ok(Some(Signal::USR1)) => {
