@@ -227,6 +227,35 @@ fn a_namespace_is_used_again_when_nobody_is_left_in_it_and_no_sooner() {
 }
 
 #[test]
+fn a_network_of_a_clients_own_is_used_again_and_nothing_can_be_sent_in_it() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    let script = "read what; eval \"$what\"";
+    let own = ["127.0.0.1:0", "--confine", "sealed", "--own", "pid,mount,net"];
+    let server = Server::tine(&[&own, &["--", "sh", "-c", script][..]].concat());
+    let say = |what: &str| {
+        let answer = ask(server.addr(0), format!("{what}\n").as_bytes()).unwrap();
+        String::from_utf8(answer).unwrap().trim().to_owned()
+    };
+    let network = || say("readlink /proc/self/ns/net");
+    let first = network();
+    assert_ne!(first, std::fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
+    until("it is used again", || (network() == first).then_some(()));
+    // As long as somebody is in it, nobody else is.
+    let mut stays = Stream::connect(server.addr(0)).unwrap();
+    stays.write_all(b"readlink /proc/self/ns/net; read end\n").unwrap();
+    let mut his = [0; 64];
+    let length = stays.read(&mut his).unwrap();
+    let his = String::from_utf8_lossy(&his[..length]).trim().to_owned();
+    assert!((0..4).all(|_| network() != his), "{his}");
+    drop(stays);
+    let tries = "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0) or print $!'";
+    assert_eq!(say(tries), "Address family not supported by protocol");
+    assert!(server.stop().success());
+}
+
+#[test]
 fn where_a_program_could_leave_its_control_group_no_namespace_is_used_again() {
     if left_out_without_root("control groups") {
         return;

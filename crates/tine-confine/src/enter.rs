@@ -48,6 +48,12 @@ impl Prepared {
         self.wear.own
     }
 
+    /// Those of them that are as new when nobody is left in them: a network only as long as nobody in it may set it up.
+    pub fn own_namespaces_to_use_again(&self) -> Namespaces {
+        let network = if self.wear.privileges { Namespaces::NET } else { Namespaces::NONE };
+        self.wear.own.only(Namespaces::PID | network)
+    }
+
     /// Whether each child has a user of its own, told by its slot.
     pub fn has_own_users(&self) -> bool {
         self.wear.has_own_users()

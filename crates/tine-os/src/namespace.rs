@@ -77,17 +77,18 @@ pub fn unshare(kinds: Namespaces) -> io::Result<()> {
     check(unsafe { libc::unshare(kinds.0 as libc::c_int) }).map(drop)
 }
 
-/// Has the children that this process has from here on born into the pid namespace of another process. setns(2). `key`: see [`Key`].
+/// Goes into such namespaces of another process; with [`Namespaces::PID`], the children go that this process has from here on. setns(2).
+/// `key`: see [`Key`].
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN over both; ESRCH when that process has ended; EINVAL before Linux 5.8, and when its namespace is not
 /// below this process's.
-pub fn join_processes(of: BorrowedFd<'_>, key: Key) -> io::Result<()> {
+pub fn join(of: BorrowedFd<'_>, kinds: Namespaces, key: Key) -> io::Result<()> {
     fault::point("setns")?;
-    let (fd, kind, [first, second]) = (of.as_raw_fd(), libc::CLONE_NEWPID, key.words());
-    // SAFETY: takes a number that is open and plain flags, and changes nothing but where children are born; the kernel does not look at
-    // the others (setns(2)).
-    check(unsafe { libc::syscall(libc::SYS_setns, fd, kind, first, second) } as libc::c_int).map(drop)
+    let (fd, kinds, [first, second]) = (of.as_raw_fd(), kinds.0 as libc::c_int, key.words());
+    // SAFETY: takes a number that is open and plain flags; the kernel does not look at the others. What it changes are namespaces that
+    // can be built from the constants above only (setns(2)).
+    check(unsafe { libc::syscall(libc::SYS_setns, fd, kinds, first, second) } as libc::c_int).map(drop)
 }
 
 /// What a range of ids in this process's user namespace is outside of it.

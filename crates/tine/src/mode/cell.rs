@@ -1,8 +1,11 @@
-//! Cells: pid namespaces, each kept by a process of ours, that children are born into and that are used again.
+//! Cells: pid namespaces, each kept by a process of ours, that children are born into and that are used again; with a network of each
+//! child's own that too.
 //!
 //! A namespace needs a first process, and the place is not good for a program (`tine_os::init`). To make one for each client takes
 //! longer than all other steps of a confined birth together: a process has to be born, executed and ended. So when nobody is left in
-//! one, it has the next client's child; it is empty then, as a new one is, but for the numbers that processes get. Whether nobody is
+//! one, it has the next client's child; it is empty then, as a new one is, but for the numbers that processes get. So is a network: its
+//! only device is down, and nobody in it has the capability to change that, so nothing was ever sent in it that might still be on its way.
+//! Whether nobody is
 //! left is known of control groups. Where there are none, or somebody might leave his, a cell goes with its child: when it is told
 //! to, its first process waits for those who are left, and what remains ends with it.
 

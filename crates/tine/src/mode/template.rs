@@ -405,7 +405,8 @@ impl Tools<'_> {
             let born = fork(desk, with, |_| keep(desk, &theirs, crib));
             *keeper = Some(born.map_err(Step::Namespaces.failed())?);
             let made = ask(&ours).map_err(Step::Namespaces.failed())?;
-            namespace::join_processes(made.inside.as_fd(), key).map_err(Step::Namespaces.failed())?;
+            namespace::join(made.inside.as_fd(), desk.plan.own_namespaces_to_use_again(), key)
+                .map_err(Step::Namespaces.failed())?;
             (*cell, outfit.keeper) = (Some(made), Some(ours));
         }
         self.try_out(&outfit)?;
@@ -496,7 +497,7 @@ impl Tools<'_> {
                 Some(inside) => inside,
                 None => &cell.insert(ask(keeper)?).inside,
             };
-            namespace::join_processes(inside.as_fd(), outfit.key)?;
+            namespace::join(inside.as_fd(), self.desk.plan.own_namespaces_to_use_again(), outfit.key)?;
         }
         // It is no child's.
         drop(inside);
@@ -552,7 +553,7 @@ impl Outfit {
     /// What each child is to be born with.
     fn own_namespaces(&self, desk: &Desk) -> Namespaces {
         let own = desk.plan.own_namespaces();
-        if self.keeper.is_some() { own.without(Namespaces::PID) } else { own }
+        if self.keeper.is_some() { own.without(desk.plan.own_namespaces_to_use_again()) } else { own }
     }
 }
 
@@ -601,7 +602,7 @@ fn born_first(
     crib: Option<&mut Nursery<Option<Rc<Desk>>>>,
     alive: BorrowedFd<'_>,
 ) -> io::Result<(Pid, OwnedFd)> {
-    let with = With { namespaces: Namespaces::PID, sibling: true, ..With::default() };
+    let with = With { namespaces: desk.plan.own_namespaces_to_use_again(), sibling: true, ..With::default() };
     if let Some(crib) = crib {
         let mut cot = crib.cot()?;
         *cot.what() = Some(Rc::clone(desk));
