@@ -521,7 +521,7 @@ impl Master {
 
     /// Where the next child is born, if there is a place that is there already.
     fn take_cell(&mut self) -> Option<Cell> {
-        self.template.as_ref().and_then(|template| self.cells.take(template.pid, Instant::now()))
+        self.template.as_ref().and_then(|template| self.cells.take(template.pid))
     }
 
     /// What belongs to the next child alone, where something does.

@@ -33,8 +33,9 @@ pub(crate) struct Cells {
     free: Vec<Cell>,
     /// First processes that have not been waited for; and when those are killed that were told to go.
     alive: BTreeMap<Pid, Option<Instant>>,
-    /// When one was taken or given back last.
-    used: Option<Instant>,
+    /// How few were free at any time of a second, and when it ends: nobody needed those.
+    unneeded: usize,
+    second: Option<Instant>,
 }
 
 /// How many are kept that nobody is in, at most.
@@ -43,7 +44,7 @@ const FREE_MOST: usize = 128;
 /// How long one may take to go that was told to: two seconds are for whoever is left in there.
 const LATE: Duration = Duration::from_secs(3);
 
-/// For how long, when nobody comes; but one.
+/// For how long, when nobody needs them; but one.
 const IDLE: Duration = Duration::from_secs(1);
 
 impl Cells {
@@ -51,9 +52,10 @@ impl Cells {
     pub(crate) const OPEN_MOST: usize = 64;
 
     /// One that nobody is in, for a child of this template.
-    pub(crate) fn take(&mut self, template: Pid, now: Instant) -> Option<Cell> {
-        self.used = Some(now);
-        self.free.pop_if(|cell| cell.of == template)
+    pub(crate) fn take(&mut self, template: Pid) -> Option<Cell> {
+        let cell = self.free.pop_if(|cell| cell.of == template);
+        self.unneeded = self.unneeded.min(self.free.len());
+        cell
     }
 
     /// One was made.
@@ -69,13 +71,15 @@ impl Cells {
         let fits = Some(cell.of) == template && self.free.len() < FREE_MOST;
         if fits && self.alive.contains_key(&cell.init) {
             self.free.push(cell);
-            self.used = Some(now);
+            if self.second.is_none() {
+                self.begin_second(now);
+            }
         } else {
             self.close(cell, true);
         }
     }
 
-    /// When nobody has come for a while, all but one of those that nobody is in go; and whoever was told to go and has not.
+    /// Of those that nobody is in, all but one that nobody needed for a while go; and whoever was told to go and has not.
     pub(crate) fn tick(&mut self, now: Instant) {
         for (init, until) in
             self.alive.iter_mut().filter(|(_, until)| until.is_some_and(|until| until <= now))
@@ -83,20 +87,24 @@ impl Cells {
             *until = Some(now + LATE);
             let _ = signal::send(*init, Signal::KILL);
         }
-        if self.idle_at().is_some_and(|until| until <= now) {
-            for cell in self.free.split_off(1) {
+        if self.second.is_some_and(|end| end <= now) {
+            // The last one is the first to be taken.
+            let surplus = self.unneeded.min(self.free.len()).saturating_sub(1);
+            for cell in self.free.drain(..surplus).collect::<Vec<_>>() {
                 self.close(cell, true);
             }
+            self.begin_second(now);
         }
+    }
+
+    fn begin_second(&mut self, now: Instant) {
+        self.unneeded = self.free.len();
+        self.second = (self.free.len() > 1).then(|| now + IDLE);
     }
 
     /// When to tick next.
     pub(crate) fn until(&self) -> Option<Instant> {
-        self.alive.values().flatten().copied().chain(self.idle_at()).min()
-    }
-
-    fn idle_at(&self) -> Option<Instant> {
-        self.used.filter(|_| self.free.len() > 1).map(|used| used + IDLE)
+        self.alive.values().flatten().copied().chain(self.second).min()
     }
 
     /// It is not used again. Whoever is in there has a moment, or not, when it is `by_force`.
@@ -174,14 +182,39 @@ mod tests {
             assert_eq!(cells.free.len(), (at + 1).min(FREE_MOST));
         }
         assert!(was_killed(all.last_mut().unwrap()));
-        assert_eq!(cells.idle_at(), Some(now + IDLE));
+        assert_eq!(cells.until(), Some(now + IDLE));
         cells.tick(now + IDLE - Duration::from_millis(1));
         assert_eq!(cells.free.len(), FREE_MOST);
+        // They have come in the course of this second.
         cells.tick(now + IDLE);
-        assert_eq!((cells.free.len(), cells.idle_at()), (1, None));
-        assert!(all[1..FREE_MOST].iter_mut().all(was_killed));
+        assert!(cells.free.len() > 1);
+        cells.tick(now + IDLE * 2);
+        assert_eq!((cells.free.len(), cells.second), (1, None));
+        assert!(all[..FREE_MOST - 1].iter_mut().all(was_killed));
         cells.clear();
-        assert!(was_killed(&mut all[0]));
+        assert!(was_killed(&mut all[FREE_MOST - 1]));
+    }
+
+    #[test]
+    fn those_that_are_needed_are_kept_and_the_others_go_though_somebody_comes() {
+        let (mut cells, template, mut now) = (Cells::default(), Pid::own(), Instant::now());
+        let mut all: Vec<_> = (0..8).map(|_| process()).collect();
+        for process in &all {
+            let mut cell = cell(process, template);
+            cells.counts(&mut cell);
+            cells.give_back(cell, Some(template), now);
+        }
+        for _ in 0..3 {
+            let three = [0; 3].map(|_| cells.take(template).unwrap());
+            three.into_iter().for_each(|cell| cells.give_back(cell, Some(template), now));
+            now += IDLE;
+            cells.tick(now);
+        }
+        // Three, and one in reserve.
+        assert_eq!(cells.free.len(), 4);
+        assert!(all[..4].iter_mut().all(was_killed));
+        cells.clear();
+        assert!(all[4..].iter_mut().all(was_killed));
     }
 
     #[test]
@@ -197,12 +230,12 @@ mod tests {
         cells.give_back(second, Some(other), now);
         assert!(was_killed(&mut all[1]) && cells.has(told) && !cells.is_empty());
         assert!(cells.ended(told) && !cells.ended(told) && cells.is_empty());
-        assert!(cells.take(other, now).is_none());
-        let first = cells.take(template, now).unwrap();
-        assert!(cells.take(template, now).is_none());
+        assert!(cells.take(other).is_none());
+        let first = cells.take(template).unwrap();
+        assert!(cells.take(template).is_none());
         cells.give_back(first, Some(template), now);
         all[0].kill().unwrap();
         assert!(was_killed(&mut all[0]) && cells.ended(init));
-        assert!(cells.take(template, now).is_none());
+        assert!(cells.take(template).is_none());
     }
 }
