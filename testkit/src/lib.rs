@@ -39,7 +39,7 @@ pub use churn::{Churn, churn};
 pub use client::{Pattern, Stream, Transfer, ask, ask_datagram, echo_line, transfer};
 pub use datagrams::{Datagrams, Group, datagrams, grouped_datagrams};
 pub use hostile::{Hostile, hostile};
-pub use machine::{Kernel, Machine};
+pub use machine::{Kept, Kernel, Machine};
 pub use net::udp_drops;
 pub use probe::{compare_golden, dump, normalise};
 pub use procfs::{children, descendants, fds, private_dirty_kib, templates, zombies};

@@ -36,6 +36,15 @@ pub struct Machine {
     unseen: BTreeSet<String>,
 }
 
+/// How much more there may be than there was, because a server that runs keeps some for its next children.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    /// Control groups.
+    pub groups: usize,
+    /// Pid namespaces, with the process that keeps each.
+    pub cells: usize,
+}
+
 impl Machine {
     /// Everything that can be seen now.
     pub fn look() -> Machine {
@@ -63,13 +72,16 @@ impl Machine {
     }
 
     /// Kinds of which there is more than there was, each with those that were not there. Counts are compared, since what is
-    /// replaced has another name: a spare, a template and their namespaces. Control groups may be so many more, for a server that
-    /// runs keeps some for the next children.
-    pub fn grown_since(&self, before: &Machine, groups_more: usize) -> Vec<String> {
+    /// replaced has another name: a spare, a template and their namespaces.
+    pub fn grown_since(&self, before: &Machine, kept: Kept) -> Vec<String> {
         let mut grown = Vec::new();
         for (kind, now) in &self.held {
             let then = before.held.get(kind).map(Vec::as_slice).unwrap_or_default();
-            let more = if *kind == GROUPS { groups_more } else { 0 };
+            let more = match *kind {
+                GROUPS => kept.groups,
+                "processes" | "namespaces" => kept.cells,
+                _ => 0,
+            };
             if now.len() <= then.len() + more {
                 continue;
             }
@@ -335,6 +347,10 @@ mod tests {
     use super::*;
     use crate::server::until;
 
+    fn groups(groups: usize) -> Kept {
+        Kept { groups, cells: 0 }
+    }
+
     /// Not for everybody: namespaces, groups and the kernel's counts.
     fn is_root() -> bool {
         rustix::process::geteuid().is_root()
@@ -444,12 +460,12 @@ mod tests {
     #[test]
     fn what_is_replaced_has_not_grown_and_what_is_new_is_named() {
         let before = machine("processes", &["1 sh", "7 tine"]);
-        assert!(machine("processes", &["1 sh", "8 tine"]).grown_since(&before, 0).is_empty());
-        let grown = machine("processes", &["1 sh", "7 tine", "9 cat"]).grown_since(&before, 1);
+        assert!(machine("processes", &["1 sh", "8 tine"]).grown_since(&before, Kept::default()).is_empty());
+        let grown = machine("processes", &["1 sh", "7 tine", "9 cat"]).grown_since(&before, groups(1));
         assert_eq!(grown, ["processes: 2 before, now 3: 9 cat"]);
         let many: Vec<String> = (0..10).map(|n| n.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        let grown = machine("keys", &many).grown_since(&before, 1);
+        let grown = machine("keys", &many).grown_since(&before, groups(1));
         assert_eq!(grown, ["keys: 0 before, now 10: 0, 1, 2, 3, 4, 5, 6, 7 and 2 others"]);
     }
 
@@ -457,8 +473,8 @@ mod tests {
     fn a_server_that_runs_may_keep_so_many_groups_and_no_more() {
         let before = machine(GROUPS, &["/tine-7"]);
         let now = machine(GROUPS, &["/tine-7", "/tine-7/0", "/tine-7/1"]);
-        assert!(now.grown_since(&before, 2).is_empty());
-        assert_eq!(now.grown_since(&before, 1), ["cgroups: 1 before, now 3: /tine-7/0, /tine-7/1"]);
+        assert!(now.grown_since(&before, groups(2)).is_empty());
+        assert_eq!(now.grown_since(&before, groups(1)), ["cgroups: 1 before, now 3: /tine-7/0, /tine-7/1"]);
     }
 
     #[test]

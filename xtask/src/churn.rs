@@ -16,7 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use tine_testkit::server::{DEADLINE, until, until_within};
-use tine_testkit::{Baseline, Kernel, Machine, Ready, Server, children, churn, fds, private_dirty_kib};
+use tine_testkit::{Baseline, Kept, Kernel, Machine, Ready, Server, children, churn, fds, private_dirty_kib};
 
 use crate::Result;
 use crate::args::Args;
@@ -98,9 +98,11 @@ pub fn run(args: &[String]) -> Result {
     server.quiescent(&baseline);
     let after = Figures::of(&server)?;
     let accept = options.acceptors.unwrap_or(1).max(1) as usize;
-    let rested = rest.as_ref().map(|rest| rest.settled(GROUPS_KEPT_MAX * accept)).transpose();
+    // Spares that are renewed are two for a moment, each in one of its own.
+    let kept = Kept { groups: GROUPS_KEPT_MAX * accept, cells: options.spares_at_rest()?.unwrap_or(0) };
+    let rested = rest.as_ref().map(|rest| rest.settled(kept)).transpose();
     let end = server.stop();
-    let ended = before.as_ref().map(|before| before.settled(0)).transpose();
+    let ended = before.as_ref().map(|before| before.settled(Kept::default())).transpose();
 
     println!(
         "churn  connections={} seconds={:.1} per_second={:.0} slowest_ms={}",
@@ -234,22 +236,22 @@ impl Seen {
         Ok(Seen { machine: Machine::look(), kernel })
     }
 
-    /// Waits until there is no more than here, but so many groups; otherwise what there is more of comes with it.
-    fn settled(&self, groups_more: usize) -> Result<(Seen, Vec<String>)> {
+    /// Waits until there is no more than here, but what is kept; otherwise what there is more of comes with it.
+    fn settled(&self, kept: Kept) -> Result<(Seen, Vec<String>)> {
         let mut last = None;
         until_within(DEADLINE, || {
             let now = Seen::of();
-            let clean = now.as_ref().map_or(true, |now| self.grown(now, groups_more).is_empty());
+            let clean = now.as_ref().map_or(true, |now| self.grown(now, kept).is_empty());
             last = Some(now);
             clean.then_some(())
         });
         let now = last.expect("one look at least is taken")?;
-        let grown = self.grown(&now, groups_more);
+        let grown = self.grown(&now, kept);
         Ok((now, grown))
     }
 
-    fn grown(&self, now: &Seen, groups_more: usize) -> Vec<String> {
-        let mut grown = now.machine.grown_since(&self.machine, groups_more);
+    fn grown(&self, now: &Seen, kept: Kept) -> Vec<String> {
+        let mut grown = now.machine.grown_since(&self.machine, kept);
         grown.extend(now.kernel.grown_since(&self.kernel));
         grown
     }
