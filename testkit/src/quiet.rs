@@ -358,7 +358,7 @@ fn without_leaves(pid: u32, mut fds: BTreeMap<i32, String>) -> (BTreeMap<i32, St
 }
 
 /// Descriptors but those of the first processes of pid namespaces, which a server keeps for the next client.
-fn without_inits(pid: u32, mut fds: BTreeMap<i32, String>) -> BTreeMap<i32, String> {
+pub fn without_inits(pid: u32, mut fds: BTreeMap<i32, String>) -> BTreeMap<i32, String> {
     let inits = procfs::inits(pid);
     let is_one = |fd: &i32| {
         let about = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
+use tine_testkit::quiet::without_inits;
 use tine_testkit::server::until_within;
 use tine_testkit::{Stream, children, fds, groups, templates, zombies};
 
@@ -239,7 +240,8 @@ impl Day {
         record.children = quiet.unwrap_or_else(family);
         record.groups = children(pid).into_iter().flat_map(groups::of).collect();
         record.descriptors = fds(pid).ok().map(|fds| {
-            let (leaves, others): (Vec<_>, Vec<_>) = fds.into_values().partition(|link| is_leaf(pid, link));
+            let fds = without_inits(pid, fds).into_values();
+            let (leaves, others): (Vec<_>, Vec<_>) = fds.partition(|link| is_leaf(pid, link));
             // The name of its control group has its number in it, and one more where that name was taken.
             let own = format!("/tine-{pid}");
             let plain = |link: String| if link.contains(&own) { "control group".to_string() } else { link };
