@@ -42,7 +42,7 @@ pub use hostile::{Hostile, hostile};
 pub use machine::{Kept, Kernel, Machine};
 pub use net::udp_drops;
 pub use probe::{compare_golden, dump, normalise};
-pub use procfs::{children, descendants, fds, private_dirty_kib, templates, zombies};
+pub use procfs::{children, descendants, fds, keepers, private_dirty_kib, templates, zombies};
 pub use quiet::Baseline;
 pub use rustix::process::Signal;
 pub use server::{Ready, Server, Status};

@@ -77,8 +77,12 @@ pub const TEMPLATE: &str = "tine-template";
 
 /// The templates that a process has.
 pub fn templates(pid: u32) -> Vec<u32> {
-    let all = processes().into_iter().filter(|stat| stat.ppid == pid && stat.state != 'Z');
-    all.map(|stat| stat.pid).filter(|pid| is_called(*pid, TEMPLATE)).collect()
+    called(pid, TEMPLATE)
+}
+
+/// The processes that make pid namespaces for the templates that a process has.
+pub fn keepers(pid: u32) -> Vec<u32> {
+    called(pid, KEEPER)
 }
 
 /// How the first processes of tine's pid namespaces are called, which have no client either.
@@ -86,8 +90,7 @@ pub const INIT: &str = "tine-init";
 
 /// The first processes of pid namespaces that a process has.
 pub fn inits(pid: u32) -> Vec<u32> {
-    let all = processes().into_iter().filter(|stat| stat.ppid == pid && stat.state != 'Z');
-    all.map(|stat| stat.pid).filter(|pid| is_called(*pid, INIT)).collect()
+    called(pid, INIT)
 }
 
 /// Whether a process has this name.
@@ -106,6 +109,11 @@ pub fn family(pid: u32) -> (Vec<u32>, Vec<u32>) {
     mine.sort_by_key(|stat| stat.pid);
     let (dead, alive): (Vec<Stat>, Vec<Stat>) = mine.into_iter().partition(|stat| stat.state == 'Z');
     (alive.iter().map(|stat| stat.pid).collect(), dead.iter().map(|stat| stat.pid).collect())
+}
+
+fn called(of: u32, name: &str) -> Vec<u32> {
+    let all = processes().into_iter().filter(|stat| stat.ppid == of && stat.state != 'Z');
+    all.map(|stat| stat.pid).filter(|pid| is_called(*pid, name)).collect()
 }
 
 /// The children of a process, their children, and so on; zombies too.

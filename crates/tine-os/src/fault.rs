@@ -32,11 +32,20 @@ pub(crate) use armed::{born, frugal, point};
 #[cfg(feature = "fault")]
 mod armed {
     use std::alloc::{GlobalAlloc, Layout};
-    use std::io::{self, Write};
+    use std::io;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
     use crate::apart::Apart;
+
+    /// What parent and children share.
+    #[repr(C)]
+    struct Shared {
+        calls: AtomicU64,
+        /// How much of the line there is that could not be told where it was struck: a process may have no log.
+        untold: AtomicU64,
+        line: [AtomicU8; 120],
+    }
 
     /// What `TINE_FAULT` asked for, and the count that parent and children share.
     struct Armed {
@@ -44,7 +53,7 @@ mod armed {
         call: Option<String>,
         nth: Option<u64>,
         errno: Option<i32>,
-        calls: &'static AtomicU64,
+        shared: &'static Shared,
     }
 
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
@@ -90,35 +99,56 @@ mod armed {
         let (nth, name) = wish.split_once(':').map_or((wish.as_str(), None), |(n, name)| (n, Some(name)));
         let (call, nth) = nth.split_once('.').map_or((None, nth), |(call, nth)| (Some(call.to_owned()), nth));
         let errno = name.and_then(|name| ERRNOS.iter().find(|(known, _)| *known == name)).map(|(_, e)| *e);
-        Some(Armed { call, nth: nth.parse().ok(), errno, calls: shared_counter() })
+        Some(Armed { call, nth: nth.parse().ok(), errno, shared: shared() })
     }
 
-    /// A zeroed counter in a page that survives `fork` as the same page.
-    fn shared_counter() -> &'static AtomicU64 {
+    /// Zeroed, in a page that survives `fork` as the same page.
+    fn shared() -> &'static Shared {
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
         let flags = MapFlags::SHARED;
         let both = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice aliases nothing (mmap(2)).
         let page = unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, both, flags) };
         let page = page.expect("a test run has a page of memory to count in");
-        // SAFETY: the page is zeroed, aligned, and never unmapped, so it is a valid counter for ever.
-        unsafe { &*page.cast::<AtomicU64>() }
+        // SAFETY: the page is zeroed, aligned, larger than this, and never unmapped: it holds valid atomics for ever.
+        unsafe { &*page.cast::<Shared>() }
     }
 
     pub(crate) fn point(call: &'static str) -> io::Result<()> {
         let Some(armed) = ARMED.get_or_init(arm) else { return Ok(()) };
+        armed.shared.tell();
         if armed.call.as_ref().is_some_and(|counted| counted != call) {
             return Ok(());
         }
-        let n = armed.calls.fetch_add(1, Relaxed) + 1;
+        let n = armed.shared.calls.fetch_add(1, Relaxed) + 1;
         if armed.nth != Some(n) {
             return Ok(());
         }
         let errno = armed.errno.unwrap_or_else(|| usual(call));
         let name = ERRNOS.iter().find(|(_, known)| *known == errno).map_or("other", |(name, _)| name);
-        // In one piece, or it would be torn apart by what other processes write; nobody to tell if it cannot be told.
-        let _ = io::stderr().write_all(format!("fault  n={n} call={call} errno={name}\n").as_bytes());
+        armed.shared.keep(format!("fault  n={n} call={call} errno={name}\n").as_bytes());
+        armed.shared.tell();
         Err(io::Error::from_raw_os_error(errno))
+    }
+
+    impl Shared {
+        fn keep(&self, line: &[u8]) {
+            self.line.iter().zip(line).for_each(|(place, byte)| place.store(*byte, Relaxed));
+            self.untold.store(line.len().min(self.line.len()) as u64, SeqCst);
+        }
+
+        /// Tells what is untold, or leaves it to whoever comes next. In one piece, or it would be torn apart by what others write.
+        fn tell(&self) {
+            let length = self.untold.swap(0, SeqCst) as usize;
+            if length == 0 {
+                return;
+            }
+            let line = std::array::from_fn::<u8, 120, _>(|at| self.line[at].load(Relaxed));
+            // Not the library's: to that a log that is closed is one.
+            if rustix::io::write(rustix::stdio::stderr(), &line[..length]).is_err() {
+                self.untold.store(length as u64, SeqCst);
+            }
+        }
     }
 
     static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, wait};
 use tine_testkit::quiet::without_inits;
 use tine_testkit::server::until_within;
-use tine_testkit::{Stream, children, fds, groups, templates, zombies};
+use tine_testkit::{Stream, children, fds, groups, keepers, templates, zombies};
 
 use crate::Result;
 
@@ -252,7 +252,7 @@ impl Day {
             }
             // Where SIGCHLD cannot be relied on, whoever stays is watched by a descriptor.
             if let Some(count) = kinds.get_mut("anon_inode:[pidfd]") {
-                *count = count.saturating_sub(self.resident + templates(pid).len());
+                *count = count.saturating_sub(self.resident + templates(pid).len() + keepers(pid).len());
             }
             kinds
         });
