@@ -236,3 +236,10 @@ fn who_cannot_tell_who_its_users_are_leaves_nobody_waiting_for_it() {
         left_out_without_root("users of each child's own") || cause.told_of(Step::Users).contains(&Start)
     );
 }
+
+#[test]
+fn a_pid_namespace_that_nobody_hears_of_is_ended() {
+    // One that was made, and its maker or its template could not say so. `day` looks for what is left.
+    let cause = Cause { call: "sendmsg", options: &["--confine", "sealed"], told: &[] };
+    assert!(left_out_without_root("users of each child's own") || cause.told_of(Step::Client).is_empty());
+}

@@ -66,6 +66,17 @@ impl Pid {
         number.and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
+    /// What the process calls itself, PR_SET_NAME(2const): at most 15 bytes, and any.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended and was waited for, or `/proc` is not mounted.
+    pub fn name(self) -> io::Result<Vec<u8>> {
+        fault::point("open")?;
+        let mut name = fs::read(format!("/proc/{self}/comm"))?;
+        name.pop_if(|last| *last == b'\n');
+        Ok(name)
+    }
+
     /// Whose this thread, or process, is: proc_pid_status(5).
     ///
     /// # Errors

@@ -6,11 +6,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use tine_os::fork::exit;
-use tine_os::signal;
+use tine_os::signal::{self, Signal};
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
 use tine_os::wait::{Ended, wait_blocking};
-use tine_os::{Pid, apart, fd};
+use tine_os::{Pid, apart, fd, orphan};
 
 use super::{Child, Master, Standing, mark};
 use crate::event::{Bill, Event, How, Outcome};
@@ -114,7 +114,7 @@ impl Master {
         if self.children.get(&pid).is_some_and(|child| child.setup.is_none()) {
             self.collect_later();
         }
-        let Some(mut child) = self.leave(pid, now) else { return };
+        let Some(mut child) = self.leave(pid, now) else { return self.end_lost_cells() };
         self.slots.give_back(child.slot);
         let mut outcome = reap::outcome(ended, failure, now.saturating_duration_since(child.born));
         (outcome.bill.waited, outcome.bill.setup) = (child.waited, child.setup);
@@ -263,6 +263,25 @@ impl Master {
                 (self.events)(&Event::Resumed { listener: &listener.name, after });
             }
         }
+    }
+
+    /// Somebody has ended whom nobody knows. If it is one who makes cells, what it has made last may be known to nobody either.
+    fn end_lost_cells(&mut self) {
+        if !self.workplace.plan.wants_init() {
+            return;
+        }
+        self.await_births();
+        let mut all = Vec::new();
+        if let Err(error) = orphan::children(&mut all) {
+            return (self.events)(&Event::Odd { what: "look for lost pid namespaces", error: &error });
+        }
+        let known =
+            |pid| self.cells.has(pid) || self.template.as_ref().is_some_and(|template| template.is(pid));
+        let is_one =
+            |pid: Pid| pid.name().is_ok_and(|name| [&b"tine-init"[..], b"tine-keeper"].contains(&&*name));
+        all.retain(|pid| !known(*pid) && is_one(*pid));
+        // Not waited for yet, so the numbers are their own.
+        all.into_iter().for_each(|lost| _ = signal::send(lost, Signal::KILL));
     }
 
     /// Kills what was left behind and has had its time.

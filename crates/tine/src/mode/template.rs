@@ -575,7 +575,7 @@ fn ask(keeper: &OwnedFd) -> io::Result<Made> {
 }
 
 /// In the keeper: makes cells until its line breaks.
-fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<Rc<Desk>>>>) -> Failure {
+fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<First>>>) -> Failure {
     tine_os::fork::set_name(c"tine-keeper");
     let Some((init, alive)) = desk.init.as_ref().zip(desk.alive.as_ref()) else { exit(0) };
     let mut kept = [line.as_raw_fd(), init.as_raw_fd(), alive.as_raw_fd()];
@@ -596,31 +596,44 @@ fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<Rc<Desk
     }
 }
 
+/// What the first process of a cell needs, and why it could not become that.
+struct First {
+    desk: Rc<Desk>,
+    failed: Option<i32>,
+}
+
 /// In the keeper: a process is born that keeps a namespace, as long as the master is `alive`.
 fn born_first(
     desk: &Rc<Desk>,
-    crib: Option<&mut Nursery<Option<Rc<Desk>>>>,
+    crib: Option<&mut Nursery<Option<First>>>,
     alive: BorrowedFd<'_>,
 ) -> io::Result<(Pid, OwnedFd)> {
     let with = With { namespaces: desk.plan.own_namespaces_to_use_again(), sibling: true, ..With::default() };
     if let Some(crib) = crib {
         let mut cot = crib.cot()?;
-        *cot.what() = Some(Rc::clone(desk));
+        *cot.what() = Some(First { desk: Rc::clone(desk), failed: None });
         let born = cot.bear(alive, With { pidfd: true, ..with }, become_init)?;
+        // It is here until it is what it is to be. Who is born beside one that cannot be that would end with it.
+        if let Some(errno) = crib.cot()?.what().as_ref().and_then(|first| first.failed) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         return born.pidfd.map(|pidfd| (born.pid, pidfd)).ok_or_else(|| io::ErrorKind::NotFound.into());
     }
-    let pid = fork(desk, with, |_| exit(become_init(&mut Some(Rc::clone(desk)), alive, None)))?;
+    let pid = fork(desk, with, |_| {
+        exit(become_init(&mut Some(First { desk: Rc::clone(desk), failed: None }), alive, None))
+    })?;
     Ok((pid, wait::open(pid)?))
 }
 
 /// In the first process of a cell; comes back only when it cannot be that. It shares the keeper's memory, and asks for none.
-fn become_init(desk: &mut Option<Rc<Desk>>, alive: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
-    if let Some(desk) = desk
+fn become_init(first: &mut Option<First>, alive: BorrowedFd<'_>, _: Option<Pid>) -> u8 {
+    if let Some(First { desk, failed }) = first
         && let Some(init) = &desk.init
-        && fd::place(&[alive], &[init.as_raw_fd()]).is_ok()
-        && desk.plan.keep().is_ok()
     {
-        init::execute(init, desk.orphans == Orphans::Die);
+        let placed = fd::place(&[alive], &[init.as_raw_fd()])
+            .and_then(|()| desk.plan.keep().map_err(|failure| failure.error));
+        let why = placed.err().unwrap_or_else(|| init::execute(init, desk.orphans == Orphans::Die));
+        *failed = Some(why.raw_os_error().unwrap_or(5));
     }
     SETUP_FAILED
 }
