@@ -537,7 +537,12 @@ impl Master {
     /// It is not needed any more, nor are its cells: nothing of them is left then.
     fn end_template(&mut self) {
         self.cells.clear();
-        self.cells.living().for_each(|init| _ = wait_blocking(init));
+        for init in self.cells.living() {
+            // Whoever cannot be told, for want of a descriptor, goes with this process.
+            if signal::send(init, Signal::KILL).is_ok() {
+                let _ = wait_blocking(init);
+            }
+        }
         self.template.take().into_iter().for_each(Template::end);
     }
 

@@ -44,6 +44,9 @@ const FREE_MOST: usize = 128;
 /// How long one may take to go that was told to: two seconds are for whoever is left in there.
 const LATE: Duration = Duration::from_secs(3);
 
+/// When one is told again that could not be told, for want of a descriptor.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// For how long, when nobody needs them; but one.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -84,8 +87,7 @@ impl Cells {
         for (init, until) in
             self.alive.iter_mut().filter(|(_, until)| until.is_some_and(|until| until <= now))
         {
-            *until = Some(now + LATE);
-            let _ = signal::send(*init, Signal::KILL);
+            *until = Some(now + patience(signal::send(*init, Signal::KILL)));
         }
         if self.second.is_some_and(|end| end <= now) {
             // The last one is the first to be taken.
@@ -110,9 +112,9 @@ impl Cells {
     /// It is not used again. Whoever is in there has a moment, or not, when it is `by_force`.
     pub(crate) fn close(&mut self, cell: Cell, by_force: bool) {
         if let Some(until) = self.alive.get_mut(&cell.init) {
-            *until = Some(Instant::now() + LATE);
             // It has not been waited for, so the number is its own.
-            let _ = signal::send(cell.init, if by_force { Signal::KILL } else { init::GO });
+            let told = signal::send(cell.init, if by_force { Signal::KILL } else { init::GO });
+            *until = Some(Instant::now() + patience(told));
         }
     }
 
@@ -150,6 +152,11 @@ impl Cells {
     pub(crate) fn is_empty(&self) -> bool {
         !self.alive.values().any(Option::is_some)
     }
+}
+
+/// How long to wait for the end of one that was told to go.
+fn patience(told: std::io::Result<()>) -> Duration {
+    if told.is_ok() { LATE } else { AGAIN }
 }
 
 #[cfg(test)]
