@@ -254,6 +254,10 @@ impl Day {
             if let Some(count) = kinds.get_mut("anon_inode:[pidfd]") {
                 *count = count.saturating_sub(self.resident + templates(pid).len() + keepers(pid).len());
             }
+            // One of a template that another has taken the place of, for whoever waits still and was born from it.
+            if let Some(count) = kinds.get_mut("anon_inode:seccomp notify") {
+                *count = count.saturating_sub(self.resident).max(1);
+            }
             kinds
         });
     }
