@@ -27,7 +27,11 @@ fn a_child_serves_as_many_clients_as_it_may_and_no_more() {
             *had.entry(pid).or_insert(0) += 1;
             assert_eq!(had[&pid], count, "clients of {pid}");
             // Its client sees the end before the master hears that it is done.
-            server.wait_log(|line| line.starts_with("end ") && line.contains(&format!("child={pid} exit=0")));
+            let ends = format!("child={pid} exit=0");
+            let told = |log: String| {
+                log.lines().filter(|line| line.starts_with("end ") && line.contains(&ends)).count()
+            };
+            until("it is done with each of them", || (told(server.log()) == count as usize).then_some(()));
         }
         assert!(had.values().all(|count| *count <= clients), "{had:?}");
         assert!(had.values().any(|count| *count == clients), "{had:?}");
