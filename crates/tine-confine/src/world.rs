@@ -107,7 +107,10 @@ const LINKS: [(&str, &str); 2] = [("/var/tmp", "/tmp"), ("/var/run", "/run")];
 /// The root itself holds directories, links, places to mount at, and copies.
 const ROOT_SIZE: &CStr = c"8m";
 
-/// What is seen of a file or directory: it, or a link.
+/// What may be done with a part of which nothing else was said.
+const PLAIN: Uses = Uses { write: false, devices: false, execute: true };
+
+/// What is seen of a file or directory: it, a copy, or a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Tree { from: PathBuf, to: PathBuf, uses: Uses },
@@ -161,15 +164,14 @@ impl World {
         processes: bool,
     ) -> Result<Plot, (PathBuf, io::Error)> {
         let mut pieces = Vec::new();
-        let plain = Uses { write: false, devices: false, execute: true };
         match &self.root {
             None => {
                 for path in SYSTEM {
-                    pieces.extend(piece(Path::new(path), Path::new(path), plain, false)?);
+                    pieces.extend(piece(Path::new(path), Path::new(path), PLAIN, false)?);
                 }
                 for name in ETC {
                     let path = Path::new("/etc").join(name);
-                    pieces.extend(piece(&path, &path, plain, false)?.map(Piece::or_copy));
+                    pieces.extend(piece(&path, &path, PLAIN, false)?.map(Piece::or_copy));
                 }
                 for at in ["/run", "/home", "/root", "/var/lib", "/srv"] {
                     pieces.push(Piece::Directory { at: at.into() });
@@ -181,7 +183,7 @@ impl World {
                 for entry in fs::read_dir(root).map_err(fail)? {
                     let name = entry.map_err(fail)?.file_name();
                     if ["proc", "dev", "tmp", "sys"].iter().all(|ours| name != **ours) {
-                        pieces.extend(piece(&root.join(&name), &Path::new("/").join(&name), plain, false)?);
+                        pieces.extend(piece(&root.join(&name), &Path::new("/").join(&name), PLAIN, false)?);
                     }
                 }
             }
@@ -201,10 +203,10 @@ impl World {
         });
         pieces.extend(self.memories().into_iter().map(|memory| Piece::Directory { at: memory.at }));
         for Bind { from, to, write } in &self.binds {
-            pieces.extend(piece(from, to, Uses { write: *write, ..plain }, true)?);
+            pieces.extend(piece(from, to, Uses { write: *write, ..PLAIN }, true)?);
         }
         for (path, write) in files {
-            pieces.extend(piece(path, path, Uses { write: *write, ..plain }, true)?);
+            pieces.extend(piece(path, path, Uses { write: *write, ..PLAIN }, true)?);
         }
         Ok(Plot { pieces })
     }
@@ -318,18 +320,21 @@ impl Places<'_> {
         match piece {
             Piece::Directory { at } => self.directories(at),
             Piece::Link { to, at } => self.link(to, at),
-            Piece::Copy { of } => copy::put(of, self),
-            Piece::Tree { from, to, uses } => {
-                let tree = Tree::of(&name(from)?)?;
-                tree.restrict(*uses)?;
-                if fs::metadata(from)?.is_dir() {
-                    self.directories(to)?;
-                } else {
-                    self.file(to, b"")?;
-                }
-                tree.attach(self.root.as_fd(), &below(to)?)
-            }
+            Piece::Copy { of } if copy::is_apt(of) => copy::put(of, self),
+            Piece::Copy { of } => self.tree(of, of, PLAIN),
+            Piece::Tree { from, to, uses } => self.tree(from, to, *uses),
         }
+    }
+
+    fn tree(&mut self, from: &Path, to: &Path, uses: Uses) -> io::Result<()> {
+        let tree = Tree::of(&name(from)?)?;
+        tree.restrict(uses)?;
+        if fs::metadata(from)?.is_dir() {
+            self.directories(to)?;
+        } else {
+            self.file(to, b"")?;
+        }
+        tree.attach(self.root.as_fd(), &below(to)?)
     }
 
     /// Makes a directory, and those above it.

@@ -38,13 +38,16 @@ mod armed {
 
     use crate::apart::Apart;
 
+    /// Longer than any such line.
+    const LINE: usize = 120;
+
     /// What parent and children share.
     #[repr(C)]
     struct Shared {
         calls: AtomicU64,
         /// How much of the line there is that could not be told where it was struck: a process may have no log.
         untold: AtomicU64,
-        line: [AtomicU8; 120],
+        line: [AtomicU8; LINE],
     }
 
     /// What `TINE_FAULT` asked for, and the count that parent and children share.
@@ -143,7 +146,7 @@ mod armed {
             if length == 0 {
                 return;
             }
-            let line = std::array::from_fn::<u8, 120, _>(|at| self.line[at].load(Relaxed));
+            let line = std::array::from_fn::<u8, LINE, _>(|at| self.line[at].load(Relaxed));
             // Not the library's: to that a log that is closed is one.
             if rustix::io::write(rustix::stdio::stderr(), &line[..length]).is_err() {
                 self.untold.store(length as u64, SeqCst);

@@ -6,6 +6,7 @@
 //! So this one stands there, and programs are born beside it. It is a few dozen instructions without a library, in a file of its own in
 //! memory; nothing is open in it but standard input, a pipe that breaks with the master and that all of them share.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,6 +19,9 @@ pub const GO: Signal = Signal::TERM;
 /// How often it looks whether somebody is left when it was told to go, a hundredth of a second apart.
 #[cfg(test)]
 const LOOKS: u32 = 200;
+
+/// What it calls itself, and its file is called.
+pub const NAME: &CStr = c"tine-init";
 
 /// Whether there is one for this architecture.
 pub const IS_THERE: bool = cfg!(target_arch = "x86_64");
@@ -32,10 +36,9 @@ pub fn file() -> io::Result<OwnedFd> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
     // A kernel before 6.3 does not know that a file in memory could be one that cannot be executed.
     const EXEC: u32 = 0x10;
-    let name = c"tine-init";
     let executable = rustix::fs::MemfdFlags::from_bits_retain(flags.bits() | EXEC);
-    let memory = match rustix::fs::memfd_create(name, executable) {
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+    let memory = match rustix::fs::memfd_create(NAME, executable) {
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(NAME, flags)?,
         other => other?,
     };
     let image = image(code);
@@ -58,7 +61,7 @@ pub fn execute(file: &OwnedFd, die: bool) -> io::Error {
     }
     let end = std::ptr::null::<libc::c_char>();
     // It counts them.
-    let words = [c"tine-init".as_ptr(), if die { c"die".as_ptr() } else { end }, end];
+    let words = [NAME.as_ptr(), if die { c"die".as_ptr() } else { end }, end];
     let (fd, flags) = (file.as_raw_fd(), libc::AT_EMPTY_PATH);
     // SAFETY: the descriptor is owned, so open, the path an empty string with its NUL; the arrays are of such strings, and end in a null
     // pointer (execveat(2)).

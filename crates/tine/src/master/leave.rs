@@ -1,5 +1,6 @@
 //! How clients go: deadlines, dead connections, deaths, and what is left behind.
 
+use std::ffi::CStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -10,7 +11,7 @@ use tine_os::signal::{self, Signal};
 use tine_os::socket::Addr;
 use tine_os::spawn::With;
 use tine_os::wait::{Ended, wait_blocking};
-use tine_os::{Pid, apart, fd, orphan};
+use tine_os::{Pid, apart, fd, init, orphan};
 
 use super::{Child, Master, Standing, mark};
 use crate::event::{Bill, Event, How, Outcome};
@@ -24,6 +25,7 @@ use crate::life::serve::Service;
 use crate::life::tree::{Branch, Trees};
 use crate::mode::cell::Cell;
 use crate::mode::spare::{Done, Leaving};
+use crate::mode::template::KEEPER;
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
 const TOO_SOON: Duration = Duration::from_millis(100);
@@ -277,8 +279,8 @@ impl Master {
         }
         let known =
             |pid| self.cells.has(pid) || self.template.as_ref().is_some_and(|template| template.is(pid));
-        let is_one =
-            |pid: Pid| pid.name().is_ok_and(|name| [&b"tine-init"[..], b"tine-keeper"].contains(&&*name));
+        let names = [init::NAME, KEEPER].map(CStr::to_bytes);
+        let is_one = |pid: Pid| pid.name().is_ok_and(|name| names.contains(&&*name));
         all.retain(|pid| !known(*pid) && is_one(*pid));
         // Not waited for yet, so the numbers are their own.
         all.into_iter().for_each(|lost| _ = signal::send(lost, Signal::KILL));

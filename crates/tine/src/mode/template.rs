@@ -10,7 +10,7 @@
 //! Where children are born into pid namespaces that are there ([`Cell`]), it goes into the one that the master names, as far as children are
 //! concerned, and cannot come back. So new ones are made by a process that was forked from it before it has gone anywhere, the keeper.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -574,9 +574,12 @@ fn ask(keeper: &OwnedFd) -> io::Result<Made> {
     }
 }
 
+/// What the keeper calls itself.
+pub(crate) const KEEPER: &CStr = c"tine-keeper";
+
 /// In the keeper: makes cells until its line breaks.
 fn keep(desk: &Rc<Desk>, line: &OwnedFd, mut crib: Option<Nursery<Option<First>>>) -> Failure {
-    tine_os::fork::set_name(c"tine-keeper");
+    tine_os::fork::set_name(KEEPER);
     let Some((init, alive)) = desk.init.as_ref().zip(desk.alive.as_ref()) else { exit(0) };
     let mut kept = [line.as_raw_fd(), init.as_raw_fd(), alive.as_raw_fd()];
     kept.sort_unstable();
