@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use support::{count, left_out_without_root, send, value};
-use tine_testkit::procfs::{inits, is_called};
+use tine_testkit::procfs::{self, inits, is_called};
 use tine_testkit::server::until;
 use tine_testkit::{Baseline, Server, Signal, Stream, ask, churn, descendants, templates};
 
@@ -99,6 +99,38 @@ fn a_template_that_was_stopped_is_replaced_and_others_are_served() {
     server.wait_log(|line| line.contains("hear from a template (another takes its place)"));
     assert_eq!(ask(server.addr(0), b"hello\n").unwrap(), b"hello\n");
     assert!(!templates(server.pid()).contains(&stopped));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn more_births_at_once_than_a_template_has_room_for_are_no_reason_to_pause() {
+    const MANY: usize = 360; // of 400, for a tenth of the slots is kept for other networks
+    let server = Server::tine(&["127.0.0.1:0", "-c", "400", "-C", "1000", "--", "cat"]);
+    let baseline = Baseline::of(&server);
+    let template = templates(server.pid())[0];
+    let come = || -> Vec<Stream> { (0..MANY).map(|_| Stream::connect(server.addr(0)).unwrap()).collect() };
+    let first = come();
+    until("all slots are taken", || (server.status().open == MANY as u64).then_some(()));
+    let mut second = come();
+    until("as many wait", || (server.status().waiting() == MANY as u64).then_some(()));
+    // It hears of all ends in the same turn, and has one more child to ask for for each.
+    server.signal(Signal::STOP);
+    drop(first);
+    until("all have ended", || (procfs::zombies(server.pid()).len() == MANY).then_some(()));
+    send(template, Signal::STOP);
+    server.signal(Signal::CONT);
+    until("it waits for the template", || {
+        let sleeps = procfs::stat(server.pid())?.state == 'S';
+        (sleeps && procfs::zombies(server.pid()).len() < MANY).then_some(())
+    });
+    send(template, Signal::CONT);
+    for client in &mut second {
+        client.write_all(b"hello\n").unwrap();
+        client.finish().unwrap();
+        assert_eq!(client.rest().unwrap(), b"hello\n");
+    }
+    assert!(!server.log().contains("pause "), "{}", server.log());
+    server.quiescent(&baseline);
     assert!(server.stop().success());
 }
 

@@ -407,6 +407,9 @@ impl Master {
         (at, asks, born): (usize, bool, Instant),
         service: &mut dyn Service,
     ) -> io::Result<Given> {
+        if self.unborn.len() >= Template::ORDERS_MOST {
+            self.await_births();
+        }
         apart::outside(|| self.renew_template(service))?;
         let (ours, theirs) = line(asks)?;
         if !asks && self.template.is_none() {
