@@ -323,6 +323,8 @@ fn spares_that_are_killed_at_random_under_load_lose_only_their_own_clients() {
             }
         });
         let heard = pids(&server, CLIENTS);
+        // On a machine that has other things to do, none may have been met in time: they wait again now.
+        until("one was killed", || (!killed.lock().unwrap().is_empty()).then_some(()));
         done.store(true, Ordering::Relaxed);
         heard
     });
@@ -332,7 +334,6 @@ fn spares_that_are_killed_at_random_under_load_lose_only_their_own_clients() {
     let ends: Vec<&str> = log.lines().filter(|line| line.starts_with("end ")).collect();
     let harmed = ends.iter().filter(|line| line.contains(" signal=9 ")).count();
     let lost = heard.iter().filter(|pid| pid.is_none()).count();
-    assert!(!killed.is_empty());
     assert!(
         lost <= harmed && harmed <= killed.len(),
         "{lost} lost, {harmed} harmed, {} killed",
