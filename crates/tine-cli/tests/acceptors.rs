@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clients::{Client, HELLO, on_processor, proxy_v1, uid};
 use rustix::process::{Pid, kill_process, kill_process_group};
-use support::{Folder, count, left_out_without_root, number, send, value};
+use support::{Folder, left_out_without_root, number, send, value};
 use tine_testkit::client::ask_datagram;
 use tine_testkit::refusals::{connect_from, counter};
 use tine_testkit::server::{tine_command, until};
@@ -52,12 +52,10 @@ fn served(server: &Server, processor: usize) -> Client {
     client
 }
 
-/// The child of a client that was served a moment ago, by the number of lines about such in the log.
-fn child(server: &Server, nth: usize) -> u32 {
-    until("it is in the log", || {
-        let log = server.log();
-        log.lines().filter(|line| line.starts_with("accept ")).nth(nth).map(|line| number(line, "child"))
-    })
+/// The child of a client that was served. The lines of several acceptors are not in the order in which clients were.
+fn child(server: &Server, client: &Client) -> u32 {
+    let of = format!("accept peer=127.0.0.1:{} ", client.port());
+    number(&server.wait_log(|line| line.starts_with(&of)), "child")
 }
 
 fn parent(pid: u32) -> u32 {
@@ -78,10 +76,9 @@ fn finish(mut client: Client) {
 fn a_client_is_served_by_the_acceptor_of_the_processor_that_it_arrives_at() {
     let server = server(2, &[]);
     let baseline = Baseline::of(&server);
-    let before = count(&server, |line| line.starts_with("accept "));
     let acceptors = children(server.pid());
     let clients: Vec<Client> = (0..8).map(|nth| served(&server, nth)).collect();
-    let parents: Vec<u32> = (before..before + 8).map(|nth| parent(child(&server, nth))).collect();
+    let parents: Vec<u32> = clients.iter().map(|client| parent(child(&server, client))).collect();
     if thread::available_parallelism().unwrap().get() > 1 {
         let (even, odd) = (parents[0], parents[1]);
         assert_ne!(even, odd);
@@ -158,9 +155,8 @@ fn an_acceptor_that_is_killed_at_rest_is_replaced_again_and_again() {
 fn the_clients_of_an_acceptor_that_is_killed_go_on_with_their_slots_and_its_queue_is_served_by_the_next() {
     let server = server(2, &["-c", "64", "-C", "64", "--reserve", "0"]);
     let baseline = Baseline::of(&server).by_kind();
-    let before = count(&server, |line| line.starts_with("accept "));
     let mut here: Vec<Client> = (0..10).map(|nth| served(&server, nth)).collect();
-    let children_of: Vec<u32> = (before..before + 10).map(|nth| child(&server, nth)).collect();
+    let children_of: Vec<u32> = here.iter().map(|client| child(&server, client)).collect();
     let victim = parent(children_of[0]);
     send(victim, Signal::STOP);
     let mut queued: Vec<Client> = (0..20).map(|_| arrives(&server, 0)).collect();
@@ -303,7 +299,7 @@ fn while_an_acceptor_stands_still_others_go_on_and_the_end_comes_all_the_same() 
     }
     finish(served(&server, 0));
     let first = served(&server, 0);
-    let victim = parent(child(&server, 1));
+    let victim = parent(child(&server, &first));
     send(victim, Signal::STOP);
     for _ in 0..50 {
         finish(served(&server, 1));
@@ -439,7 +435,7 @@ fn when_the_master_is_killed_programs_die_if_that_was_asked_for() {
     let server = Server::tine(&["127.0.0.1:0", "-v", "--acceptors", "2", "--orphans", "die", "--", "cat"]);
     begun(&server, 3); // with the master's own guardian
     let mut here: Vec<Client> = (0..6).map(|nth| served(&server, nth)).collect();
-    let programs: Vec<u32> = (0..6).map(|nth| child(&server, nth)).collect();
+    let programs: Vec<u32> = here.iter().map(|client| child(&server, client)).collect();
     server.signal(Signal::KILL);
     for client in &mut here {
         assert_eq!(client.hears(), "");
@@ -532,7 +528,7 @@ fn what_a_terminal_sends_to_all_is_one_request_and_not_two() {
 fn an_acceptor_that_is_told_to_end_by_somebody_else_lets_its_clients_finish_and_is_replaced() {
     let server = server(2, &[]);
     let here = served(&server, 0);
-    let acceptor = parent(child(&server, 0));
+    let acceptor = parent(child(&server, &here));
     send(acceptor, Signal::TERM);
     finish(here);
     let line = server.wait_log(|line| line.starts_with(&format!("acceptor pid={acceptor} exit=0 by=")));
@@ -574,7 +570,7 @@ fn the_lines_of_all_count_those_of_all() {
     let server = server(2, &[]);
     let told_and_served = |nth| {
         let client = served(&server, nth);
-        child(&server, nth);
+        child(&server, &client);
         client
     };
     let here: Vec<Client> = (0..6).map(told_and_served).collect();

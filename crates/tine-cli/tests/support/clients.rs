@@ -115,6 +115,14 @@ impl Client {
         self
     }
 
+    /// The port that it comes from.
+    pub fn port(&self) -> u16 {
+        match &self.0 {
+            Way::Own(Stream::Tcp(stream)) => stream.local_addr().expect("it is connected").port(),
+            _ => panic!("it has no port, or is gone"),
+        }
+    }
+
     /// The next line, or as much of it as came before the end; nothing is the end.
     pub fn hears(&mut self) -> String {
         match &mut self.0 {
