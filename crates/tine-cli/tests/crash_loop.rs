@@ -8,6 +8,15 @@ use std::thread;
 use support::{Folder, calls, traced};
 use tine_testkit::{ask, echo_line};
 
+/// Says that it is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_program_that_fails_at_once_is_not_started_as_often_as_clients_come_and_comes_back_when_mended() {
     let folder = Folder::new();
@@ -22,6 +31,8 @@ fn a_program_that_fails_at_once_is_not_started_as_often_as_clients_come_and_come
 
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // The clients come until then, and a test that fails is to end too.
+        let _over = Over(&over);
         for _ in 0..8 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
@@ -39,10 +50,14 @@ fn a_program_that_fails_at_once_is_not_started_as_often_as_clients_come_and_come
         });
         let after: Vec<_> =
             births().into_iter().filter(|call| call.at > from && call.at <= from + 3.0).collect();
-        assert!((30..=350).contains(&after.len()), "{} births in three seconds", after.len());
+        assert!(
+            (30..=350).contains(&after.len()),
+            "{} births in three seconds:\n{}",
+            after.len(),
+            server.log()
+        );
         folder.program("program", "#!/bin/sh\nexec cat\n");
         server.wait_log(|line| line.starts_with("resume"));
-        over.store(true, Ordering::Relaxed);
     });
     echo_line(&address, "mended").unwrap();
     assert_eq!(server.status().paused, 0);

@@ -652,7 +652,9 @@ fn a_flood_from_ten_thousand_addresses_leaves_a_way_in_for_others() {
     let full: Vec<_> = (0..231 + 1024).map(|n| connect_from(address(n), to).unwrap()).collect();
     until("the house is full", || (server.status().waiting() == 1024).then_some(()));
     drop(full);
-    until("the house is empty", || (counter(&server, "open") + counter(&server, "waiting") == 0).then_some(()));
+    until("the house is empty", || {
+        (counter(&server, "open") + counter(&server, "waiting") == 0).then_some(())
+    });
     let refused = counter(&server, "refused.full");
     let baseline = Baseline::of(&server);
     let exchange = |source: Ipv4Addr| {
@@ -666,9 +668,8 @@ fn a_flood_from_ten_thousand_addresses_leaves_a_way_in_for_others() {
     // While they come, and when all are here.
     let mut longest = [Duration::ZERO; 2];
     let flood = thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            (0..FLOOD).map(|n| connect_from(address(n), to).unwrap()).collect::<Vec<_>>()
-        });
+        let flood =
+            scope.spawn(|| (0..FLOOD).map(|n| connect_from(address(n), to).unwrap()).collect::<Vec<_>>());
         let mut times = 0;
         while !flood.is_finished() || times < 3 {
             longest[0] = longest[0].max(exchange(Ipv4Addr::new(127, 10, 1, times % 200 + 1)));

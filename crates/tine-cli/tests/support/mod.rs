@@ -75,9 +75,10 @@ impl Folder {
         self.text(name)
     }
 
-    /// Writes a program here, and gives its path; by another process, as [`Folder::copy`] does.
+    /// Writes a program here, and gives its path; by another process, as [`Folder::copy`] does, and under another name at first, for
+    /// the one before it may be being executed.
     pub fn program(&self, name: &str, text: &str) -> String {
-        let script = r#"printf %s "$2" > "$1" && chmod 755 "$1""#;
+        let script = r#"printf %s "$2" > "$1.new" && chmod 755 "$1.new" && mv "$1.new" "$1""#;
         run(Command::new("sh").args(["-c", script, "sh"]).arg(self.file(name)).arg(text));
         self.text(name)
     }

@@ -4,8 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::event::{How, Outcome};
 use crate::life::admit::Rate;
 use crate::life::admit::bucket::Bucket;
+use crate::life::reap::SIGPIPE;
 
 /// The first rest, and the longest.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(10);
@@ -113,9 +115,51 @@ impl Breaker {
     }
 }
 
+/// What the end of a child says of its program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Omen {
+    /// It failed at once.
+    Bad,
+    /// It did what it is there for, or has lived for long enough to.
+    Good,
+    Neither,
+}
+
+impl Omen {
+    pub(crate) fn of(outcome: &Outcome) -> Omen {
+        let quick = outcome.bill.wall < Breaker::QUICK;
+        match &outcome.how {
+            How::Exit(0) => Omen::Good,
+            _ if !quick => Omen::Good,
+            // A program whose client has gone ends like one that fails, and one that never began says nothing of the next.
+            How::Signal(SIGPIPE) | How::Setup(..) => Omen::Neither,
+            _ if outcome.cause.is_some() => Omen::Neither,
+            _ => Omen::Bad,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::event::Bill;
+    use crate::life::end::Cause;
+
     use super::*;
+
+    #[test]
+    fn only_who_fails_at_once_and_by_himself_is_a_bad_omen_and_whose_client_has_gone_is_no_good_one() {
+        let omen = |how, cause, ms| {
+            let bill = Bill { wall: Duration::from_millis(ms), ..Bill::default() };
+            Omen::of(&Outcome { how, cause, call: None, bill })
+        };
+        assert_eq!(omen(How::Exit(1), None, 999), Omen::Bad);
+        assert_eq!(omen(How::Signal(11), None, 0), Omen::Bad);
+        assert_eq!(omen(How::Exit(1), None, 1000), Omen::Good);
+        assert_eq!(omen(How::Exit(0), None, 0), Omen::Good);
+        assert_eq!(omen(How::Exit(0), Some(Cause::Gone), 0), Omen::Good);
+        assert_eq!(omen(How::Exit(1), Some(Cause::Gone), 0), Omen::Neither);
+        assert_eq!(omen(How::Signal(SIGPIPE), None, 0), Omen::Neither);
+    }
 
     #[test]
     fn rests_double_up_to_a_second_and_are_said_once() {

@@ -192,12 +192,14 @@ pub(crate) fn outcome(ended: Ended, failure: Option<Failure>, wall: Duration) ->
     Outcome { how, cause: None, call: None, bill }
 }
 
+/// The signal of a program that writes to a client that has gone: signal(7).
+pub(crate) const SIGPIPE: i32 = 13;
+
 /// What a client did by whose doing its child has ended so; `None` when it is nobody's fault. `panics`: whether status 101
 /// is a panic.
 pub(crate) fn fault(outcome: &Outcome, panics: bool) -> Option<Fault> {
     // Signals by which a program dies of what it does itself: signal(7).
     const CRASHES: [i32; 7] = [4, 5, 6, 7, 8, 11, 31];
-    const SIGPIPE: i32 = 13;
     match (outcome.cause, &outcome.how) {
         (Some(Cause::Gone), _) => None,
         (Some(_), _) => Some(Fault::Timeout),

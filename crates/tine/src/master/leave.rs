@@ -19,7 +19,7 @@ use crate::life::admit::{Fault, Source};
 use crate::life::bind::{Listener, Role};
 use crate::life::end::{Act, Cause, Heard};
 use crate::life::fork::{Desk, SETUP_FAILED, Workplace, fork};
-use crate::life::pause::Breaker;
+use crate::life::pause::Omen;
 use crate::life::reap::{self, Report};
 use crate::life::serve::Service;
 use crate::life::tree::{Branch, Trees};
@@ -29,9 +29,6 @@ use crate::mode::template::KEEPER;
 
 /// A child that a lent socket came back from sooner than this, with datagrams still there, has not done its work.
 const TOO_SOON: Duration = Duration::from_millis(100);
-
-/// The signal of a program that writes to a client that has gone: signal(7).
-const SIGPIPE: i32 = 13;
 
 /// The signal of a program that was killed.
 const SIGKILL: i32 = 9;
@@ -460,19 +457,21 @@ impl Master {
         if lent {
             listener.role = Role::Lend(None);
         }
-        // A program whose client has gone ends like one that fails.
-        let failed =
-            !outcome.how.is_success() && !matches!(outcome.how, How::Signal(SIGPIPE) | How::Setup(..));
-        let quick = outcome.bill.wall < Breaker::QUICK && outcome.cause.is_none();
-        if failed && quick {
-            if listener.breaker.fail(now) {
-                let (what, pause) = ("serve", Duration::from_millis(5));
-                let error =
-                    io::Error::other(format!("children fail as soon as they are born: {}", outcome.how));
-                (self.events)(&Event::Paused { listener: &listener.name, what, error: &error, pause });
+        match Omen::of(outcome) {
+            Omen::Bad => {
+                if listener.breaker.fail(now) {
+                    let (what, pause) = ("serve", Duration::from_millis(5));
+                    let error =
+                        io::Error::other(format!("children fail as soon as they are born: {}", outcome.how));
+                    (self.events)(&Event::Paused { listener: &listener.name, what, error: &error, pause });
+                }
             }
-        } else if let Some(after) = listener.breaker.work(now) {
-            (self.events)(&Event::Resumed { listener: &listener.name, after });
+            Omen::Good => {
+                if let Some(after) = listener.breaker.work(now) {
+                    (self.events)(&Event::Resumed { listener: &listener.name, after });
+                }
+            }
+            Omen::Neither => {}
         }
         let failure = match &outcome.how {
             How::Setup(_, error) => {
