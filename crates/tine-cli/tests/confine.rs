@@ -5,8 +5,10 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
-use support::{count, left_out_without_root, send, value};
+use support::{Folder, count, left_out_without_root, need, send, value};
+use tine_os::pass;
 use tine_testkit::procfs::{self, inits, is_called};
 use tine_testkit::server::until;
 use tine_testkit::{Baseline, Server, Signal, Stream, ask, churn, descendants, templates};
@@ -273,7 +275,7 @@ fn a_network_of_a_clients_own_is_used_again_and_nothing_can_be_sent_in_it() {
     let network = || say("readlink /proc/self/ns/net");
     let first = network();
     assert_ne!(first, std::fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
-    until("it is used again", || (network() == first).then_some(()));
+    until("one is used again", || (network() == network()).then_some(()));
     // As long as somebody is in it, nobody else is.
     let mut stays = Stream::connect(server.addr(0)).unwrap();
     stays.write_all(b"readlink /proc/self/ns/net; read end\n").unwrap();
@@ -284,6 +286,48 @@ fn a_network_of_a_clients_own_is_used_again_and_nothing_can_be_sent_in_it() {
     drop(stays);
     let tries = "perl -MSocket -e 'socket(S, AF_INET, SOCK_STREAM, 0) or print $!'";
     assert_eq!(say(tries), "Address family not supported by protocol");
+    assert!(server.stop().success());
+}
+
+/// Tells which network it is in, and passes a socket of that to its client when that is wanted.
+const LEAKS: &str = r#"
+import os, socket
+client = socket.socket(fileno=0)
+if client.recv(1) == b"L":
+    own = socket.socket(socket.AF_UNIX)
+    socket.send_fds(client, [os.readlink("/proc/self/ns/net").encode()], [own.fileno()])
+else:
+    client.send(os.readlink("/proc/self/ns/net").encode())
+"#;
+
+#[test]
+fn a_network_that_somebody_outside_has_a_socket_of_is_no_other_clients() {
+    if left_out_without_root("programs with users of their own") {
+        return;
+    }
+    need("python3", "python3");
+    let folder = Folder::new();
+    let listener = format!("unix:{}", folder.text("socket"));
+    let own = [&*listener, "--confine", "sealed", "--own", "pid,mount,net", "--connect", "unix"];
+    let server = Server::tine(&[&own, &["--", "/usr/bin/python3", "-c", LEAKS][..]].concat());
+    let network = || String::from_utf8(ask(server.addr(0), b"-").unwrap()).unwrap();
+    let mut stays = Vec::new();
+    let mut leak = || {
+        let client = UnixStream::connect(folder.file("socket")).unwrap();
+        (&client).write_all(b"L").unwrap();
+        let (mut words, mut fds) = ([0; 64], Vec::new());
+        let length = pass::await_one(&client, &mut words, &mut fds).unwrap();
+        assert_eq!(fds.len(), 1, "a socket came with it");
+        stays.append(&mut fds);
+        String::from_utf8_lossy(&words[..length]).into_owned()
+    };
+    until("one is used again", || (network() == network()).then_some(()));
+    let leaked = BTreeSet::from([0; 4].map(|_| leak()));
+    assert_eq!(leaked.len(), 4, "nobody is where somebody has left a socket: {leaked:?}");
+    for _ in 0..8 {
+        let network = network();
+        assert!(!leaked.contains(&network), "{network}, of {leaked:?}");
+    }
     assert!(server.stop().success());
 }
 

@@ -245,6 +245,18 @@ pub fn is_shortage(why: &io::Error) -> bool {
     matches!(why.raw_os_error(), Some(libc::ENOSPC | libc::EUSERS | libc::EAGAIN | libc::ENOMEM))
 }
 
+/// How many sockets there are in the network of a process, whoever holds them, the kernel's own not counted: one that was passed to
+/// somebody outside is still in it. proc_pid_net(5), sockstat.
+///
+/// # Errors
+/// `NotFound` when the process has ended and was waited for, or `/proc` is not mounted; `InvalidData` when the kernel tells no number.
+pub fn sockets(of: Pid) -> io::Result<u32> {
+    fault::point("open")?;
+    let text = fs::read_to_string(format!("/proc/{of}/net/sockstat"))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("sockets: used "));
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 /// Kinds that there may be a limited number of, as the limits in `/proc/sys/user` are called: namespaces(7).
 const LIMITED: [&str; 7] = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
 

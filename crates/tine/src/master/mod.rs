@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tine_confine::{Call, Failure};
 use tine_os::diag::Diag;
+use tine_os::namespace::{self, Namespaces};
 use tine_os::ready::Ready;
 use tine_os::signal::{self, Signal, Signals};
 use tine_os::socket::Addr;
@@ -399,13 +400,21 @@ impl Master {
     /// Nobody is to be in a cell any more, and perhaps nobody `is`.
     pub(super) fn leave_cell(&mut self, cell: Option<Cell>, is_empty: bool, by_force: bool) {
         match cell {
-            Some(cell) if is_empty && self.workplace.plan.stays_in_group() => {
+            Some(cell) if is_empty && self.is_as_new(&cell) => {
                 let template = self.template.as_ref().map(|template| template.pid);
                 self.cells.give_back(cell, template, Instant::now());
             }
             Some(cell) => self.cells.close(cell, by_force),
             None => {}
         }
+    }
+
+    /// Whether a cell whose control group is empty is as a new one would be.
+    fn is_as_new(&self, cell: &Cell) -> bool {
+        let plan = &self.workplace.plan;
+        // A program may have passed a socket to somebody who lives on, and who would be in the next client's network with it.
+        let network = plan.own_namespaces_to_use_again().has(Namespaces::NET);
+        plan.stays_in_group() && (!network || namespace::sockets(cell.init).is_ok_and(|count| count == 0))
     }
 
     /// Waits until something is to be done; gives the listeners that clients may have come to, or `None` when the end was
