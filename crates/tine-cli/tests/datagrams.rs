@@ -326,9 +326,13 @@ fn with_peer_the_children_limit_makes_the_third_wait_until_another_has_ended() {
         assert_eq!(back(hear(&clients[ends])), "second");
         assert_eq!(back(hear(&clients[begins])), format!("first of {begins}"));
     }
-    let log = server.log();
-    let accepted = log.lines().filter(|line| line.starts_with("accept"));
-    let open: Vec<&str> = accepted.map(|line| value(line, "open").unwrap()).collect();
+    // A child may have answered before it is in the log.
+    let open = until("the fourth is in the log", || {
+        let log = server.log();
+        let accepted = log.lines().filter(|line| line.starts_with("accept"));
+        let open: Vec<_> = accepted.map(|line| value(line, "open").unwrap().to_owned()).collect();
+        (open.len() == 4).then_some(open)
+    });
     assert_eq!(open, ["1/2", "2/2", "2/2", "2/2"]);
     for client in &clients[2..] {
         say(client, "second");

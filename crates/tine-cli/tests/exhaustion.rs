@@ -139,7 +139,8 @@ fn whatever_accept_fails_with_nobody_is_lost_and_nothing_spins() {
         let address = [server.addr(0)];
         for threads in [1, 4] {
             let churned = churn(&address, CLIENTS, threads);
-            assert_eq!((churned.replies_ok, churned.errors.len()), (CLIENTS, 0), "{error}: {churned:?}");
+            let all = (churned.replies_ok, churned.errors.len());
+            assert_eq!(all, (CLIENTS, 0), "{error}: {churned:?}\n{}", server.log());
         }
         until("all are counted", || (server.status().served == 2 * CLIENTS).then_some(()));
         assert!(server.stop().success());
