@@ -88,10 +88,12 @@ impl Baseline {
         probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
         wait: Duration,
     ) -> Result<Baseline, String> {
+        // Twice, so that it has gone on meanwhile to what comes after answers: a template that takes another's place is called one then,
+        // and is no client's child.
+        let asks_status = pid == server.pid() && answers_status(server) && answers_status(server);
         // Workers, acceptors, what those have beside clients; or nobody.
         let (children, grandchildren) = helpers(server, pid, wait)?;
         probe().map_err(|error| format!("no answer to the first probe: {error}"))?;
-        let asks_status = pid == server.pid() && answers_status(server);
         settle(server, pid, (children, grandchildren), asks_status, wait)?;
         let unreadable = |error| format!("read /proc/{pid}: {error}");
         Ok(Baseline {
