@@ -338,7 +338,9 @@ impl Master {
             Some(line) => Standing::Nameless(line, self.admit.version()),
             None => Standing::Served,
         };
-        let Arrival { peer, local, .. } = arrival;
+        let Arrival { fd, peer, local } = arrival;
+        // Before it is told that there is a child: its end is the client's from now on.
+        drop(fd);
         let sign = (!matches!(local, Addr::Inet(_))).then_some(born);
         let (socket_peer, listener) = (peer.addr.clone(), at);
         let child = Child {
