@@ -646,8 +646,8 @@ fn a_flood_from_ten_thousand_addresses_leaves_a_way_in_for_others() {
         .expect("the soft limit may be raised");
     let server = Server::tine(&["127.0.0.1:0", "--", "cat"]);
     let to = server.socket(0);
-    // Its books are as large as they have ever had to be, about 1 MiB for these: a house that was full once is what a
-    // flood may not leave more of than there was.
+    // Its books stay as large as they ever had to be, about 1 MiB for so many: the baseline is of a house that was full once, and the
+    // flood may not leave more than that.
     let address = |n: usize| Ipv4Addr::new(127, 9, (n / 250) as u8 + 1, (n % 250) as u8 + 1);
     let full: Vec<_> = (0..231 + 1024).map(|n| connect_from(address(n), to).unwrap()).collect();
     until("the house is full", || (server.status().waiting() == 1024).then_some(()));

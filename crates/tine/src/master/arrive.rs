@@ -409,7 +409,7 @@ impl Master {
         (at, asks, born): (usize, bool, Instant),
         service: &mut dyn Service,
     ) -> io::Result<Given> {
-        if self.unborn.len() >= Template::ORDERS_MOST {
+        if self.unborn.len() >= UNBORN_MOST {
             self.await_births();
         }
         apart::outside(|| self.renew_template(service))?;

@@ -164,7 +164,8 @@ struct Unborn {
     born: Instant,
 }
 
-/// How many of them at most; more clients are left in the kernel's queue.
+/// How many of them at most; more clients are left in the kernel's queue, or wait until these are born. A template's line holds about
+/// two hundred orders, and one too many gets EAGAIN, like a limit on processes.
 const UNBORN_MOST: usize = 16;
 
 /// How many signals are answered in one turn.

@@ -156,10 +156,6 @@ impl Template {
         Err(why)
     }
 
-    /// How many births may be asked for before the first of them is heard of. Its line holds about two hundred orders, and one too
-    /// many gets EAGAIN, like a limit on processes.
-    pub(crate) const ORDERS_MOST: usize = 64;
-
     /// Asks for a birth. It is told of by [`Template::hear_birth`], in the order in which they were asked for, and the child is ours.
     ///
     /// # Errors
