@@ -206,8 +206,10 @@ fn limits_are_exact_with_spares_and_spares_are_no_children() {
     let options = ["127.0.0.1:0", "-c", "4", "-C", "8", "--reserve", "0", "--on-full", "refuse:full"];
     let server = serve(2, &options, &["--", "cat"]);
     let baseline = rest(&server);
+    // The answer to this, and not one of before: it would be taken for that to the next question.
+    let from = server.cursor();
     server.signal(Signal::USR1);
-    server.wait_log(|line| line.starts_with("status open=0/4 ") && line.contains(" spares=2 "));
+    server.wait_log_from(from, |line| line.starts_with("status open=0/4 ") && line.contains(" spares=2 "));
     let here: Vec<Client> = (1..=4)
         .map(|count| {
             let mut client = Client::from(Ipv4Addr::LOCALHOST, server.socket(0), HELLO);
