@@ -444,7 +444,7 @@ fn decoys(kind: &str) {
     // An address that nobody else has, for others than the server hold what it tells its port on.
     let [high, low] = (std::process::id() as u16).to_be_bytes();
     let address = format!("tcp://127.{high}.{low}.{}:7007", kind.len());
-    let options = [&[&address, "-v", "--trees", kind, "--idle-timeout", "500ms"], &STEPS[..]].concat();
+    let options = [&[&address, "-v", "--trees", kind, "--idle-timeout", "10s"], &STEPS[..]].concat();
     let args = [&options[..], &PUPPET].concat();
     let serve = tine_command(&args);
     let mut command = Command::new("unshare");
@@ -454,9 +454,12 @@ fn decoys(kind: &str) {
     command.arg(&trace).arg(serve.get_program()).args(serve.get_args());
     let server = Server::start(command, Ready::Bound(vec![address.clone()]));
 
+    // Time enough for those who do something, so those who do nothing wait for it side by side.
+    let idle = |number: &usize| number % 6 == 3;
     let visit = |number: usize| {
         let client = Client::of(&server);
         match number % 6 {
+            _ if idle(&number) => client.end(),
             0 => {
                 client.have(&["deaf"]);
                 client.reset(); // heard of by the program, at once
@@ -471,7 +474,6 @@ fn decoys(kind: &str) {
                 client.line();
                 client.order("exit 0");
             }
-            3 => client.end(), // idle
             _ => {
                 client.order("exit 0");
                 client.end();
@@ -480,8 +482,12 @@ fn decoys(kind: &str) {
     };
     let visit = &visit;
     thread::scope(|scope| {
+        for number in (0..VISITORS).filter(idle) {
+            scope.spawn(move || visit(number));
+        }
         for first in 0..3 {
-            scope.spawn(move || (first..VISITORS).step_by(3).for_each(visit));
+            let busy = (first..VISITORS).step_by(3).filter(|number| !idle(number));
+            scope.spawn(move || busy.for_each(visit));
         }
     });
     fs::write(&stop, "").unwrap();
