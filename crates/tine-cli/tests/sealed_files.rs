@@ -60,3 +60,26 @@ fn everybody_may_read_it_whatever_the_umask_of_its_server() {
     assert_eq!(ask(server.addr(0), &fs::read("/etc/passwd").unwrap()).unwrap(), b"all\n", "{}", server.log());
     assert!(server.stop().success());
 }
+
+#[test]
+fn the_program_of_a_rule_is_there_and_can_be_executed() {
+    if left_out_without_root("sealed, which takes user namespaces otherwise") {
+        return;
+    }
+    let folder = Folder::outside_tmp();
+    let program = folder.program("other", "#!/bin/sh\necho other\n");
+    let rules = folder.text("rules");
+    fs::write(&rules, format!("allow 127.0.0.1 exec={program}\nallow 127.0.0.2 exec={program}\n")).unwrap();
+    // Kept to its program, and with a tree of its own; beneath nothing that is read anyway.
+    for confined in [&["--confine", "guarded", "--exec", "/bin/true"][..], &["--confine", "sealed"]] {
+        let options = [&["127.0.0.1:0", "--rules", &rules], confined].concat();
+        let server = Server::tine(&[&options[..], &["--", "/bin/false"]].concat());
+        assert_eq!(ask(server.addr(0), b"").unwrap(), b"other\n", "{confined:?}");
+        assert!(server.stop().success());
+        let told = tine_command(&[]);
+        let mut explain = Command::new(told.get_program());
+        let told = fed(explain.arg("explain").args(&options).args(["--", "/bin/false"]), b"");
+        let told = String::from_utf8_lossy(&told.stdout);
+        assert!(told.contains(&format!("- {program}: by way of /bin/sh")), "{told}");
+    }
+}

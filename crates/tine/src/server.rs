@@ -26,7 +26,7 @@ use crate::life::bind::{self, Listener, Role};
 use crate::life::end::Deadlines;
 use crate::life::fork::{Birth, Desk, Workplace};
 use crate::life::reap::Reports;
-use crate::life::serve::{HandlerService, Place, Service};
+use crate::life::serve::{HandlerService, Place, Service, variants};
 use crate::life::tree::{Keep, Orphans, Trees};
 use crate::master::{Manner, Master, Reader};
 use crate::mode::acceptors::{ACCEPTORS_MOST, Crew};
@@ -416,6 +416,14 @@ impl Server {
             Err(why) => return Err(StartError::Fork(tine_os::ForkError::Unknown(why))),
         }
         let base = self.check()?;
+        if programs {
+            let named = variants(&self.limits.rules).map_err(StartError::Rules)?;
+            for program in named.values().map(|program| program.path()) {
+                if !self.plan.programs.iter().any(|known| known == program) {
+                    self.plan.programs.push(program.to_owned());
+                }
+            }
+        }
         let system = StartError::system;
         fd::fill_standard().map_err(system("open /dev/null in the place of a closed descriptor"))?;
         self.plan.answers_abstract |= self.listeners.iter().any(|listener| {

@@ -21,9 +21,7 @@ pub fn explain(flags: &Explain) -> Outcome {
         })?;
     }
     let mut plan = serve::plan(serving)?;
-    if !serving.program.is_empty() {
-        plan.programs.push(serve::program(serving)?.path().to_owned());
-    }
+    plan.programs = serve::programs(serving)?;
     let mut told = plan.explain(&Abilities::look()).map_err(|why| serve::wrong(serving, why))?;
     add_descriptors(&mut told, serving);
     if flags.json {

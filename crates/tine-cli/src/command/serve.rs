@@ -131,6 +131,24 @@ pub fn program(flags: &Serve) -> Result<Program, Failure> {
         .describe(move |variables, client| environ::describe(style, variables, client)))
 }
 
+/// Where the program is that a plan is about, if there is one, and those of the rules that name another.
+pub fn programs(flags: &Serve) -> Result<Vec<PathBuf>, Failure> {
+    let mut all = Vec::new();
+    if !flags.program.is_empty() {
+        all.push(program(flags)?.path().to_owned());
+    }
+    for rule in both_rules(flags)?.iter().map(|(_, rule)| rule) {
+        if let Some((name, arguments)) = rule.exec.as_ref().and_then(|words| words.split_first()) {
+            let fail = |why| Failure::operator(format_args!("--rules: line {}: {why}", rule.line));
+            let path = Program::new(name, arguments).map_err(fail)?.path().to_owned();
+            if !all.contains(&path) {
+                all.push(path);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// A variable that `-E` names, with its value.
 fn variable_of(given: &OsStr, style: Style) -> Result<(String, OsString), Failure> {
     let fail = |why: String| Err(Failure::operator(format_args!("-E {}: {why}", given.display())));
@@ -239,12 +257,17 @@ fn limits(flags: &Serve) -> Result<Limits, Failure> {
     limits.penalties = flags.penalty.clone();
     limits.exempt = flags.penalty_exempt.clone().unwrap_or_default();
     limits.rules = rules(flags)?;
-    if let Some(path) = &flags.rules {
-        // Before there is a listener; the server reads them itself, now and at each SIGHUP.
-        let both = Rules::read(path).and_then(|others| limits.rules.clone().and(&others));
-        both.map_err(|why| Failure::operator(format_args!("--rules: {}", why.at(path))))?;
-    }
+    // Before there is a listener; the server reads those of the file itself, now and at each SIGHUP.
+    both_rules(flags)?;
     Ok(limits)
+}
+
+/// The rules of the command line, and those of the file that is named there.
+fn both_rules(flags: &Serve) -> Result<Rules, Failure> {
+    let rules = rules(flags)?;
+    let Some(path) = &flags.rules else { return Ok(rules) };
+    let both = Rules::read(path).and_then(|others| rules.and(&others));
+    both.map_err(|why| Failure::operator(format_args!("--rules: {}", why.at(path))))
 }
 
 /// The rules of the command line; with `--allow` and no file, whoever is not named is kept out.

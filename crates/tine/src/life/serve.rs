@@ -278,6 +278,23 @@ impl Places {
     }
 }
 
+/// The programs of the rules that name one.
+///
+/// # Errors
+/// Which of them is none.
+pub(crate) fn variants(rules: &Rules) -> Result<BTreeMap<RuleId, Rc<Argv>>, String> {
+    let mut variants = BTreeMap::new();
+    for (who, rule) in rules.iter() {
+        let id = rules.about(&who);
+        if let Some((name, args)) = rule.exec.as_ref().and_then(|words| words.split_first()) {
+            let other = Program::new(name, args)
+                .map_err(|why| format!("the rule for {who} (line {}): {why}", rule.line))?;
+            variants.extend(id.map(|id| (id, other.argv)));
+        }
+    }
+    Ok(variants)
+}
+
 impl Service for Program {
     fn prepare(&mut self, client: &Client<'_>, rule: Option<(RuleId, &Rule)>) {
         self.environ.reset();
@@ -292,16 +309,7 @@ impl Service for Program {
     }
 
     fn obey(&mut self, rules: &Rules) -> Result<(), String> {
-        let mut variants = BTreeMap::new();
-        for (who, rule) in rules.iter() {
-            let id = rules.about(&who);
-            if let Some((name, args)) = rule.exec.as_ref().and_then(|words| words.split_first()) {
-                let other = Program::new(name, args)
-                    .map_err(|why| format!("the rule for {who} (line {}): {why}", rule.line))?;
-                variants.extend(id.map(|id| (id, other.argv)));
-            }
-        }
-        self.variants = variants;
+        self.variants = variants(rules)?;
         Ok(())
     }
 
