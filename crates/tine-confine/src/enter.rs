@@ -69,6 +69,11 @@ impl Prepared {
         self.wear.stays
     }
 
+    /// Whether a child can make a socket by which whoever has it reaches others in its network.
+    pub fn has_sockets(&self) -> bool {
+        self.wear.has_sockets()
+    }
+
     /// The name of the profile that it was made from.
     pub fn profile(&self) -> &str {
         &self.profile

@@ -170,6 +170,15 @@ impl Wear {
         !self.rules.is_empty() && seccomp::ARCHITECTURE.is_some()
     }
 
+    /// Whether a child can make a socket by which others in its network are reached. Only of streams may it have pairs where it cannot:
+    /// those stay connected to each other.
+    pub(crate) fn has_sockets(&self) -> bool {
+        let of = |call| self.rules.iter().filter(move |rule| Some(rule.call) == seccomp::number(call));
+        let always = |call| of(call).any(|rule| rule.when.is_empty());
+        let none = always("socket") && always("io_uring_setup") && of("socketpair").next().is_some();
+        !none || !self.has_filter()
+    }
+
     /// The filter, as a process wears it that nobody is born from; empty where there is none.
     pub(crate) fn filter(&self) -> Vec<Instruction> {
         self.filter_with(None)
@@ -473,6 +482,27 @@ fn rules(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::opens::{Connect, Opens};
+    use crate::profile::Profile;
+
+    #[test]
+    fn sockets_are_had_where_a_call_that_makes_them_is_open() {
+        let has = |profile: &str, opens| {
+            let plan = Plan { profile: Profile::named(profile).unwrap(), opens, ..Plan::default() };
+            plan.prepare_for(&Abilities::of_landlock(7)).unwrap().has_sockets()
+        };
+        let call = |call: &str| Opens { calls: vec![call.to_owned()], ..Opens::default() };
+        assert!(!has("sealed", Opens::default()));
+        assert!(!has("sealed", call("ptrace")));
+        for made in ["socket", "socketpair", "io_uring_setup"] {
+            assert!(has("sealed", call(made)), "{made}");
+        }
+        for to in [Connect::Unix, Connect::Port(53), Connect::All] {
+            assert!(has("sealed", Opens { connect: vec![to.clone()], ..Opens::default() }), "{to:?}");
+        }
+        assert!(has("sealed", Opens { listen: true, ..Opens::default() }));
+        assert!(has("none", Opens::default()));
+    }
 
     #[test]
     fn what_executing_a_program_executes_is_found() {

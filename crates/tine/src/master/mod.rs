@@ -414,8 +414,8 @@ impl Master {
     fn is_as_new(&self, cell: &Cell) -> bool {
         let plan = &self.workplace.plan;
         // A program may have passed a socket to somebody who lives on, and who would be in the next client's network with it.
-        let network = plan.own_namespaces_to_use_again().has(Namespaces::NET);
-        plan.stays_in_group() && (!network || namespace::sockets(cell.init).is_ok_and(|count| count == 0))
+        let asked = plan.own_namespaces_to_use_again().has(Namespaces::NET) && plan.has_sockets();
+        plan.stays_in_group() && (!asked || namespace::sockets(cell.init).is_ok_and(|count| count == 0))
     }
 
     /// Waits until something is to be done; gives the listeners that clients may have come to, or `None` when the end was
