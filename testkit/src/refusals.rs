@@ -462,9 +462,10 @@ fn no_header(bench: &Bench, count: u64) -> Result<Seen, String> {
                 match number % 3 {
                     // It has begun, it says nothing, it leaves the hard way.
                     0 => (&stream).write_all(b"PROXY TCP4 192.0.2.1 ")?,
-                    1 => stream.shutdown(std::net::Shutdown::Write)?,
+                    1 => {}
                     _ => return reset(stream),
                 }
+                // Once: when it has been refused for that there is no connection any more.
                 stream.shutdown(std::net::Shutdown::Write)?;
                 to_the_end(&stream).map(drop)
             };
