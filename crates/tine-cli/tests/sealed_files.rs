@@ -83,3 +83,25 @@ fn the_program_of_a_rule_is_there_and_can_be_executed() {
         assert!(told.contains(&format!("- {program}: by way of /bin/sh")), "{told}");
     }
 }
+
+#[test]
+fn a_program_that_is_covered_is_named_and_not_a_flag() {
+    if left_out_without_root("sealed, which takes user namespaces otherwise") {
+        return;
+    }
+    let folder = Folder::below(Path::new("/var/tmp"));
+    let program = folder.program("program", "#!/bin/sh\n");
+    let rules = folder.text("rules");
+    fs::write(&rules, format!("allow all exec={program}\n")).unwrap();
+    let sealed = ["127.0.0.1:0", "--confine", "sealed"];
+    let expected = format!("tine: {program}: it is in a directory that each client has one of its own of");
+    for rest in [&["--", &program][..], &["--rules", &rules, "--", "true"]] {
+        for verb in ["serve", "explain"] {
+            let mut command = Command::new(tine_command(&[]).get_program());
+            let output = fed(command.arg(verb).args(sealed).args(rest), b"");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.starts_with(&expected), "{verb} {rest:?}: {said}");
+            assert_eq!(output.status.code(), Some(100));
+        }
+    }
+}

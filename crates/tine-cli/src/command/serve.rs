@@ -372,7 +372,7 @@ pub fn wrong(flags: &Serve, why: PlanError) -> Failure {
             Failure::operator(format_args!("--user {}: {why}", flags.user.as_deref().unwrap_or_default()))
         }
         PlanError::Path(path, why) => Failure::operator(format_args!(
-            "{}: {}: {}",
+            "{}{}: {}",
             opener(flags, &path),
             path.display(),
             exit::Plain(why)
@@ -395,15 +395,17 @@ fn profile(text: &str) -> Result<Profile, Failure> {
     profile.map_err(|why| Failure::operator(format_args!("--confine {text}: {why}")))
 }
 
-/// Which flag names a path.
+/// Which flag names a path, as a message begins; none names that of a program.
 fn opener(flags: &Serve, path: &Path) -> &'static str {
     let among = |list: &[PathBuf]| list.iter().any(|other| other == path);
+    let mut bound = flags.bind.iter().flat_map(|text| text.split(':')).map(Path::new);
     match () {
-        () if among(&flags.read) => "--read",
-        () if among(&flags.write) => "--write",
-        () if among(&flags.exec) => "--exec",
-        () if flags.root.as_deref() == Some(path) => "--root",
-        () => "--bind",
+        () if among(&flags.read) => "--read: ",
+        () if among(&flags.write) => "--write: ",
+        () if among(&flags.exec) => "--exec: ",
+        () if flags.root.as_deref() == Some(path) => "--root: ",
+        () if bound.any(|other| other == path) => "--bind: ",
+        () => "",
     }
 }
 
