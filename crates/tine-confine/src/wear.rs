@@ -96,35 +96,10 @@ impl Wear {
         let users = shared.has(Namespaces::USER).then(|| ranges(plan, abilities.privileged, own_users));
         let world = shared.has(Namespaces::MOUNT);
         let opens = &plan.opens;
-        for path in opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs) {
-            std::fs::metadata(path).map_err(|why| PlanError::Path(path.clone(), why))?;
-        }
+        check_named(plan, mount_own)?;
         let processes = mount_own && own.has(Namespaces::PID) && abilities.processes.is_ok();
-        // What is named would be covered by what is mounted over it.
-        let covers = |path: &&PathBuf| mount_own && plan.world.is_in_memory(path);
-        let named = opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs);
-        if let Some(covered) = named.chain(plan.world.binds.iter().map(|bind| &bind.to)).find(covers) {
-            let why = "it is in a directory that each client has one of its own of, and is not seen there; put it elsewhere, or show it elsewhere with --bind";
-            return Err(PlanError::Path(covered.clone(), io::Error::other(why)));
-        }
-        let plot = world.then(|| {
-            let read = opens.read.iter().chain(&opens.exec).map(|path| (path.clone(), false));
-            let write = opens.write.iter().map(|path| (path.clone(), true));
-            let programs =
-                plan.programs.iter().flat_map(|path| [path.clone()].into_iter().chain(interpreters(path)));
-            let programs = programs.filter(|path| !is_system(plan, path)).map(|path| (path, false));
-            plan.world.plot(&read.chain(write).chain(programs).collect::<Vec<_>>(), processes)
-        });
-        let plot = plot.transpose().map_err(|(path, why)| PlanError::Path(path, why))?;
-        let memories = if mount_own { plan.world.memories() } else { vec![] };
-        let memories = memories.iter().map(|memory| {
-            let at = CString::new(memory.at.as_os_str().as_bytes());
-            // As many files as there are pages to put them in.
-            let options = format!("size={},nr_inodes={},mode=1777", memory.size, (memory.size >> 12).max(16));
-            Ok((at?, CString::new(options)?))
-        });
-        let memories: Result<_, std::ffi::NulError> = memories.collect();
-        let memories = memories.map_err(|why| PlanError::Path(PathBuf::new(), why.into()))?;
+        let plot = if world { Some(plot(plan, processes)?) } else { None };
+        let memories = if mount_own { memories(plan)? } else { vec![] };
         let about = about(plan, abilities, &has);
         let rules = rules(plan, &has, mount_own, own)?;
         let stays = plot.is_some() && !reaches_groups(plan);
@@ -437,6 +412,47 @@ fn loader(head: &[u8]) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// Looks for files that are named and are not there, or would be covered by what is mounted over them.
+fn check_named(plan: &Plan, mount_own: bool) -> Result<(), PlanError> {
+    let opens = &plan.opens;
+    let named = || opens.read.iter().chain(&opens.write).chain(&opens.exec).chain(&plan.programs);
+    for path in named() {
+        std::fs::metadata(path).map_err(|why| PlanError::Path(path.clone(), why))?;
+    }
+    let covers = |path: &&PathBuf| mount_own && plan.world.is_in_memory(path);
+    match named().chain(plan.world.binds.iter().map(|bind| &bind.to)).find(covers) {
+        None => Ok(()),
+        Some(covered) => {
+            let why = "it is in a directory that each client has one of its own of, and is not seen there; put it elsewhere, or show it elsewhere with --bind";
+            Err(PlanError::Path(covered.clone(), io::Error::other(why)))
+        }
+    }
+}
+
+/// The tree of files, with what is named in it.
+fn plot(plan: &Plan, processes: bool) -> Result<Plot, PlanError> {
+    let opens = &plan.opens;
+    let read = opens.read.iter().chain(&opens.exec).map(|path| (path.clone(), false));
+    let write = opens.write.iter().map(|path| (path.clone(), true));
+    let programs = plan.programs.iter().flat_map(|path| [path.clone()].into_iter().chain(interpreters(path)));
+    let programs = programs.filter(|path| !is_system(plan, path)).map(|path| (path, false));
+    let named: Vec<_> = read.chain(write).chain(programs).collect();
+    plan.world.plot(&named, processes).map_err(|(path, why)| PlanError::Path(path, why))
+}
+
+/// File systems in memory: where, and with which options.
+fn memories(plan: &Plan) -> Result<Vec<(CString, CString)>, PlanError> {
+    let memories = plan.world.memories();
+    let memories = memories.iter().map(|memory| {
+        let at = CString::new(memory.at.as_os_str().as_bytes());
+        // As many files as there are pages to put them in.
+        let options = format!("size={},nr_inodes={},mode=1777", memory.size, (memory.size >> 12).max(16));
+        Ok((at?, CString::new(options)?))
+    });
+    let memories: Result<_, std::ffi::NulError> = memories.collect();
+    memories.map_err(|why| PlanError::Path(PathBuf::new(), why.into()))
 }
 
 /// Which calls are refused.
