@@ -130,9 +130,11 @@ impl Omen {
         let quick = outcome.bill.wall < Breaker::QUICK;
         match &outcome.how {
             How::Exit(0) => Omen::Good,
+            // One that never began says nothing of the next, however long that took.
+            How::Setup(..) => Omen::Neither,
             _ if !quick => Omen::Good,
-            // A program whose client has gone ends like one that fails, and one that never began says nothing of the next.
-            How::Signal(SIGPIPE) | How::Setup(..) => Omen::Neither,
+            // A program whose client has gone ends like one that fails.
+            How::Signal(SIGPIPE) => Omen::Neither,
             _ if outcome.cause.is_some() => Omen::Neither,
             _ => Omen::Bad,
         }
@@ -159,6 +161,16 @@ mod tests {
         assert_eq!(omen(How::Exit(0), Some(Cause::Gone), 0), Omen::Good);
         assert_eq!(omen(How::Exit(1), Some(Cause::Gone), 0), Omen::Neither);
         assert_eq!(omen(How::Signal(SIGPIPE), None, 0), Omen::Neither);
+    }
+
+    #[test]
+    fn who_never_began_is_no_omen_however_long_that_took() {
+        for ms in [0, 999, 1000, 60_000] {
+            let (step, error) = (tine_confine::Step::Exec, std::io::Error::from_raw_os_error(2));
+            let bill = Bill { wall: Duration::from_millis(ms), ..Bill::default() };
+            let how = How::Setup(step, error);
+            assert_eq!(Omen::of(&Outcome { how, cause: None, call: None, bill }), Omen::Neither, "{ms}");
+        }
     }
 
     #[test]
