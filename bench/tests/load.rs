@@ -9,6 +9,7 @@ use std::thread;
 
 use rustix::net::{self, AddressFamily, SocketType};
 use tine_bench::load::report::Report;
+use tine_testkit::server::{DEADLINE, until_within};
 
 /// A server that reads once and lets `answer` do the rest; hands back its address and how many it has served.
 fn server(answer: fn(&mut TcpStream, &[u8])) -> (String, Arc<AtomicU64>) {
@@ -47,14 +48,32 @@ fn load(address: &str, options: &[&str]) -> (Report, Option<i32>) {
     (serde_json::from_slice(last).expect("it is a report"), output.status.code())
 }
 
+/// Runs that again until there was time for it: a machine that has other things to do may leave a run none of its half second.
+fn until_there_was_time<T>(run: impl Fn() -> T, was_there: impl Fn(&T) -> bool) -> T {
+    const MOST: usize = 10;
+    (1..MOST).map(|_| run()).find(was_there).unwrap_or_else(&run)
+}
+
+/// How many a server has served: it counts a client after that has its answer, and is waited for.
+fn settled(served: &AtomicU64, expected: u64) -> u64 {
+    let now = || served.load(Ordering::SeqCst);
+    until_within(DEADLINE, || (now() >= expected).then_some(()));
+    now()
+}
+
 #[test]
 fn every_reply_of_a_closed_loop_is_counted_once() {
-    let (address, served) = server(echo);
-    let (report, code) = load(&address, &["--clients", "4"]);
+    let run = || {
+        let (address, served) = server(echo);
+        let (report, code) = load(&address, &["--clients", "4"]);
+        (report, code, served)
+    };
+    let (report, code, served) =
+        until_there_was_time(run, |(report, _, _)| report.done > 0 || !report.errors.is_empty());
     assert_eq!((report.kind.as_str(), code), ("closed", Some(0)));
     assert!(report.errors.is_empty(), "{:?}", report.errors);
     assert!(0 < report.done && report.done <= report.checked, "{report:?}");
-    assert_eq!(report.checked, served.load(Ordering::SeqCst));
+    assert_eq!(report.checked, settled(&served, report.checked));
     let (first, whole) = (report.first_us.expect("there are some"), report.whole_us.expect("there are some"));
     assert!(first.min <= first.p50 && first.p50 <= whole.max, "{report:?}");
 }
@@ -66,7 +85,7 @@ fn every_arrival_of_an_open_loop_is_served_and_counted_once() {
     assert_eq!((report.kind.as_str(), code), ("open", Some(0)));
     // How many had their time within the run is the machine's to say; each of them is served and counted once.
     assert!(report.checked > 0 && report.errors.is_empty(), "{report:?}");
-    assert_eq!(report.checked, served.load(Ordering::SeqCst));
+    assert_eq!(report.checked, settled(&served, report.checked));
 }
 
 #[test]
@@ -75,7 +94,7 @@ fn a_burst_has_exactly_as_many_clients() {
     let (report, code) = load(&address, &["--burst", "100"]);
     assert_eq!((report.done, report.checked, code), (100, 100, Some(0)));
     assert!(report.connect_us.is_some());
-    assert_eq!(served.load(Ordering::SeqCst), 100);
+    assert_eq!(settled(&served, 100), 100);
 }
 
 #[test]
@@ -119,7 +138,9 @@ fn idle_clients_are_held_while_others_are_served() {
             });
         }
     });
-    let (report, code) = load(&address, &["--hold", "40", "--clients", "2"]);
+    let run = || load(&address, &["--hold", "40", "--clients", "2"]);
+    let (report, code) =
+        until_there_was_time(run, |(report, _)| report.done > 0 || !report.errors.is_empty());
     assert_eq!((report.held, code), (Some(40), Some(0)));
     assert!(report.done > 0 && report.errors.is_empty(), "{report:?}");
     let (report, code) = load(&address, &["--hold", "40", "--release"]);
@@ -151,7 +172,11 @@ fn sessions(answer: fn(&mut TcpStream, &[u8])) -> String {
 #[test]
 fn sessions_stay_open_alone_and_while_others_arrive() {
     let address = sessions(echo);
-    let (report, code) = load(&address, &["--open", "3", "--every", "0.002", "--clients", "2"]);
+    let run = || load(&address, &["--open", "3", "--every", "0.002", "--clients", "2"]);
+    let (report, code) = until_there_was_time(run, |(report, _)| {
+        let all = report.done > 0 && report.open_alone_us.is_some() && report.open_us.is_some();
+        all || !report.errors.is_empty()
+    });
     assert_eq!((report.kind.as_str(), code), ("sessions", Some(0)), "{report:?}");
     assert!(report.done > 0 && report.errors.is_empty(), "{report:?}");
     let (alone, arrivals) =
@@ -182,7 +207,9 @@ fn a_session_that_is_answered_wrong_or_ended_is_told() {
     ];
     for (kind, answer) in cases {
         let address = sessions(answer);
-        let (report, code) = load(&address, &["--open", "2", "--clients", "1"]);
+        let run = || load(&address, &["--open", "2", "--clients", "1"]);
+        let (report, code) =
+            until_there_was_time(run, |(report, _)| report.errors.values().sum::<u64>() >= 2);
         assert_eq!(
             (report.errors.get(kind), report.errors.len(), code),
             (Some(&2), 1, Some(1)),
@@ -207,8 +234,13 @@ fn datagrams_are_counted_and_checked_one_by_one_and_in_pieces() {
         }
     });
     for options in [&["--udp", "--flows", "2", "--in-flight", "8"][..], &["--udp", "--flows", "2", "--gso"]] {
-        let before = replies.load(Ordering::SeqCst);
-        let (report, code) = load(&address, options);
+        let run = || {
+            let before = replies.load(Ordering::SeqCst);
+            let (report, code) = load(&address, options);
+            (report, code, before)
+        };
+        let (report, code, before) =
+            until_there_was_time(run, |(report, _, _)| report.done > 0 || !report.errors.is_empty());
         assert_eq!((report.kind.as_str(), code), ("udp", Some(0)), "{report:?}");
         assert!(report.done > 0 && report.errors.is_empty(), "{report:?}");
         assert!(report.checked <= replies.load(Ordering::SeqCst) - before, "{report:?}");

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::server::QUIET_DEADLINE;
+use crate::server::DEADLINE;
 use crate::server::{Server, until_within};
 use crate::{client, groups, net, procfs};
 
@@ -79,7 +79,7 @@ impl Baseline {
         pid: u32,
         probe: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> Baseline {
-        Baseline::within(server, pid, probe, QUIET_DEADLINE).unwrap_or_else(|why| server.fail(&why))
+        Baseline::within(server, pid, probe, DEADLINE).unwrap_or_else(|why| server.fail(&why))
     }
 
     fn within(
@@ -182,7 +182,7 @@ impl Baseline {
         }
         found.extend(left_on_ports(server));
         if self.asks_status {
-            match server.status_within(QUIET_DEADLINE) {
+            match server.status_within(DEADLINE) {
                 Ok(status) if status.open == 0 => {}
                 Ok(status) => found.push(format!("open slots: {status:?}")),
                 Err(why) => found.push(format!("no status: {why}")),
@@ -226,7 +226,7 @@ impl Server {
     fn settled_as(&self, baseline: &Baseline) {
         let start = Instant::now();
         let mut last = Vec::new();
-        let quiet = until_within(QUIET_DEADLINE, || {
+        let quiet = until_within(DEADLINE, || {
             last = baseline.differences(self);
             last.is_empty().then_some(())
         });
@@ -478,7 +478,8 @@ mod tests {
         let server = server("zombie");
         let address = server.addr(0).to_owned();
         let probe = move || client::echo_line(&address, "hello");
-        let why = Baseline::within(&server, server.pid(), probe, Duration::from_millis(300)).unwrap_err();
+        // So long its child has to end.
+        let why = Baseline::within(&server, server.pid(), probe, Duration::from_secs(4)).unwrap_err();
         let zombie = procfs::zombies(server.pid());
         assert_eq!(zombie.len(), 1);
         assert!(why.ends_with(&format!("zombies {zombie:?}")), "{why}");

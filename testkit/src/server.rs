@@ -22,10 +22,7 @@ use rustix::process::{
 use crate::procfs::Stat;
 use crate::{groups, net, procfs, target};
 
-/// How long a server has to become quiet.
-pub const QUIET_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long anything is waited for before the test fails, with the whole log as the reason.
+/// How long anything is waited for before the test fails, a server's becoming quiet too, with the whole log as the reason.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How many lines of a log are kept; what comes after them is counted only.
@@ -148,7 +145,7 @@ impl Server {
         let lines = server.stdout_lines(stdout, usize::MAX);
         if lines.is_empty() {
             let status = server.wait_end();
-            if until_within(QUIET_DEADLINE, || server.log.lock().ended.then_some(())).is_none() {
+            if until_within(DEADLINE, || server.log.lock().ended.then_some(())).is_none() {
                 server.fail("it did not start, and left somebody behind who can write to its log");
             }
             return Err((status, server.log()));
@@ -340,7 +337,7 @@ impl Server {
         let status = self.wait_end();
         if status.success() {
             let mut left = Vec::new();
-            let nothing = until_within(QUIET_DEADLINE, || {
+            let nothing = until_within(DEADLINE, || {
                 left = self.left_behind(&family);
                 left.is_empty().then_some(())
             });

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Folder, count, need, number, send, session, value};
@@ -118,21 +119,31 @@ fn with_wait_an_instance_that_never_ends_ends_with_the_server() {
 
 #[test]
 fn with_wait_a_program_that_reads_nothing_is_not_started_again_and_again() {
-    let server = Server::tine(&["udp://127.0.0.1:0", "-v", "--datagram", "wait", "--", "true"]);
-    let client = client(server.socket(0));
-    let start = Instant::now();
-    say(&client, "nobody reads this");
-    let paused = server.wait_log(|line| line.starts_with("pause "));
-    assert!(value(&paused, "reason").unwrap().contains("datagrams are left"), "{paused}");
-    let status = until("it was tried eight times", || {
-        let status = server.status();
-        (status.served >= 8).then_some(status)
-    });
-    // Rests of 10, 20, 40 ... 640 ms lie between eight.
-    assert!(start.elapsed() >= Duration::from_millis(1270), "eight in {:?}", start.elapsed());
-    assert!(status.served < 16, "{status:?}");
-    assert_eq!(count(&server, |line| line.starts_with("pause ")), 1);
-    assert!(server.stop().success());
+    let tried = || {
+        let server = Server::tine(&["udp://127.0.0.1:0", "-v", "--datagram", "wait", "--", "true"]);
+        let client = client(server.socket(0));
+        let start = Instant::now();
+        say(&client, "nobody reads this");
+        let paused = server.wait_log(|line| line.starts_with("pause "));
+        assert!(value(&paused, "reason").unwrap().contains("datagrams are left"), "{paused}");
+        let status = until("it was tried eight times", || {
+            let status = server.status();
+            (status.served >= 8).then_some(status)
+        });
+        let elapsed = start.elapsed();
+        // What takes a tenth of a second, on a busy machine, may have done something: then the rests begin anew.
+        let takes_long = |line: &str| ended(line) && number(line, "ms") >= 100;
+        let shows = count(&server, takes_long) == 0;
+        if shows {
+            // Rests of 10, 20, 40 ... 640 ms lie between eight.
+            assert!(elapsed >= Duration::from_millis(1270), "eight in {elapsed:?}");
+            assert!(status.served < 16, "{status:?}");
+            assert_eq!(count(&server, |line| line.starts_with("pause ")), 1);
+        }
+        assert!(server.stop().success());
+        shows
+    };
+    assert!((0..10).any(|_| tried()), "a program that does nothing takes a tenth of a second, always");
 }
 
 /// A child for each peer, with `cat` in it.
@@ -143,12 +154,32 @@ fn peers(options: &[&str]) -> Server {
     Server::tine(&[&args, drain, options, &["--", "cat"]].concat())
 }
 
+/// As a server of [`peers`] is when one has come and gone. An empty datagram is the end of input to `cat`, as it is to any
+/// program that reads records: nobody waits until that peer is idle.
+fn baseline(server: &Server) -> Baseline {
+    let address = server.socket(0);
+    Baseline::with(server, move || {
+        let client = client(address);
+        say(&client, "probe");
+        assert_eq!(hear(&client), "probe");
+        say(&client, "");
+        Ok(())
+    })
+}
+
+/// So many children have ended by now, or will, and each of them well.
+fn all_end(server: &Server, all: usize) {
+    until("all have ended", || (server.status().served == all as u64).then_some(()));
+    until("and it was told", || (count(server, ended) == all).then_some(()));
+    assert!(server.log().lines().filter(|line| ended(line)).all(|line| line.contains(" exit=0 ")));
+}
+
 #[test]
 fn with_peer_fifty_peers_at_once_have_a_child_each_and_all_their_datagrams_in_order() {
     const PEERS: usize = 50;
     const EACH: usize = 20;
-    let server = peers(&["--datagram-idle", "1"]);
-    let baseline = Baseline::of(&server);
+    let server = peers(&[]);
+    let baseline = baseline(&server);
     let before = count(&server, |line| line.starts_with("accept"));
     let clients: Vec<UdpSocket> = (0..PEERS).map(|_| client(server.socket(0))).collect();
     for datagram in 0..EACH {
@@ -167,10 +198,26 @@ fn with_peer_fifty_peers_at_once_have_a_child_each_and_all_their_datagrams_in_or
         server.wait_log(|line| line.starts_with(&accepted));
     }
     assert_eq!(count(&server, |line| line.starts_with("accept")), before + PEERS, "a child for each peer");
-    // Each ends, by the end of its input, when its peer has been silent for a second.
-    until("all have ended", || (server.status().served == (before + PEERS) as u64).then_some(()));
-    until("and it was told", || (count(&server, ended) == before + PEERS).then_some(()));
-    assert!(server.log().lines().filter(|line| ended(line)).all(|line| line.contains(" exit=0 ")));
+    clients.iter().for_each(|client| say(client, ""));
+    all_end(&server, before + PEERS);
+    server.quiescent(&baseline);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn with_peer_a_child_ends_by_the_end_of_its_input_when_its_peer_has_been_silent_for_a_while() {
+    const PEERS: usize = 50;
+    // Its answer may come when its peer is idle already, and is nobody's then.
+    let args = ["udp://127.0.0.1:0", "-v", "--drain", "0", "--datagram", "peer", "--datagram-idle", "1"];
+    let server = Server::tine(&[&args[..], &["--", "sh", "-c", "cat; exit 0"]].concat());
+    let baseline = Baseline::of(&server);
+    let before = count(&server, |line| line.starts_with("accept"));
+    let clients: Vec<UdpSocket> = (0..PEERS).map(|_| client(server.socket(0))).collect();
+    let start = Instant::now();
+    clients.iter().for_each(|client| say(client, "no more than this"));
+    all_end(&server, before + PEERS);
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(count(&server, |line| line.starts_with("accept")), before + PEERS, "a child for each peer");
     server.quiescent(&baseline);
     assert!(server.stop().success());
 }
@@ -188,7 +235,12 @@ fn with_several_workers_each_peer_stays_with_one_and_its_datagrams_in_order() {
         let bound = net::udp_sockets().into_iter().filter(|socket| socket.local.port() == server.port(0));
         assert_eq!(bound.count(), WORKERS, "each has a socket of its own");
         let clients: Vec<UdpSocket> = (0..PEERS).map(|_| client(server.socket(0))).collect();
-        for datagram in 0..5 {
+        // A few times when it began, and at least once for each of its peers; more of them at a time on a busy machine.
+        let all_worked = || workers.iter().all(|worker| switches(*worker) > 5);
+        let mut rounds = 0;
+        while rounds < 5 || (rounds < 50 && !all_worked()) {
+            let datagram = rounds;
+            rounds += 1;
             for (peer, client) in clients.iter().enumerate() {
                 say(client, &format!("{peer} {datagram}"));
             }
@@ -196,12 +248,11 @@ fn with_several_workers_each_peer_stays_with_one_and_its_datagrams_in_order() {
                 assert_eq!(hear(client), format!("{peer} {datagram}"));
             }
         }
-        let children = if how == "peer" { PEERS } else { 5 * PEERS };
+        let children = if how == "peer" { PEERS } else { rounds * PEERS };
         until("all were told", || {
             (count(&server, |line| line.starts_with("accept")) == children).then_some(())
         });
-        // A few times when it began, and at least once for each of its peers.
-        assert!(workers.iter().all(|worker| switches(*worker) > 5), "all have had work");
+        assert!(all_worked(), "all have had work");
         assert!(server.stop().success());
     }
 }
@@ -345,9 +396,9 @@ fn with_peer_the_children_limit_makes_the_third_wait_until_another_has_ended() {
 #[test]
 fn with_peer_more_new_peers_at_once_than_there_may_be_children_are_all_served() {
     const PEERS: usize = 300;
-    let server = peers(&["-c", "20", "--datagram-idle", "1"]);
-    let baseline = Baseline::of(&server);
-    // An empty datagram is the end of input to `cat`, as it is to any program that reads records.
+    // None is idle before it is its turn; each says that it has no more to say.
+    let server = peers(&["-c", "20"]);
+    let baseline = baseline(&server);
     let queued = || {
         let sockets = net::udp_sockets().into_iter().filter(|s| s.local == server.socket(0));
         sockets.map(|socket| socket.receive_queue).sum::<u64>()
@@ -471,7 +522,7 @@ fn a_drain_lets_datagrams_in_hand_be_answered_and_leaves_no_worker() {
 
 #[test]
 fn a_drain_ends_peers_when_they_are_idle_or_their_time_is_over() {
-    for (idle, drain) in [("1", "30"), ("600", "1")] {
+    let drained = |(idle, drain): (&str, &str)| {
         let server = peers(&["--datagram-idle", idle, "--drain", drain]);
         let worker = worker(&server);
         let client = client(server.socket(0));
@@ -481,9 +532,16 @@ fn a_drain_ends_peers_when_they_are_idle_or_their_time_is_over() {
         server.wait_log(|line| line.starts_with("drain  open=1 "));
         let start = Instant::now();
         assert!(server.wait().success());
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        // Long before the other of the two times is over.
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
         assert_eq!(session(worker), []);
-    }
+    };
+    // Not idle before its program has answered and the drain has begun; so both wait at the same time.
+    thread::scope(|scope| {
+        for times in [("8", "30"), ("600", "1")] {
+            scope.spawn(move || drained(times));
+        }
+    });
 }
 
 /// The kernel tells of a connection whose program ended with datagrams unread by an error, before what it has still said.
@@ -516,14 +574,16 @@ fn what_a_program_says_that_ends_without_reading_is_carried_back_all_the_same() 
 #[test]
 fn a_worker_that_is_killed_is_replaced_and_service_goes_on() {
     for how in ["peer", "each"] {
-        let idle: &[&str] = if how == "peer" { &["--datagram-idle", "1"] } else { &[] };
         let args = ["udp://127.0.0.1:0", "-v", "--datagram", how];
-        let server = Server::tine(&[&args, idle, &["--", "cat"]].concat());
-        let baseline = Baseline::of(&server).by_kind();
+        let server = Server::tine(&[&args[..], &["--", "cat"]].concat());
+        let baseline = if how == "peer" { baseline(&server) } else { Baseline::of(&server) }.by_kind();
         let client = client(server.socket(0));
         for _ in 0..3 {
             say(&client, "before");
             assert_eq!(hear(&client), "before");
+            if how == "peer" {
+                say(&client, ""); // the end of input to its `cat`
+            }
             until("the worker alone is left", || (children(server.pid()).len() == 1).then_some(()));
             let (from, killed) = (server.cursor(), worker(&server));
             send(killed, Signal::KILL);
@@ -592,11 +652,17 @@ fn a_datagram_that_is_too_long_is_cut_and_that_is_told() {
     let folder = Folder::new();
     let address = format!("unixgram:{}", folder.text("socket"));
     let server = Server::tine(&[&address, "-v", "--datagram", "each", "--", "wc", "-c"]);
+    let start = Instant::now();
     for (length, counted) in [(ROOM, ROOM), (ROOM + 1, ROOM), (100_000, ROOM)] {
         let reply = ask_datagram(server.addr(0), &vec![b'x'; length]).unwrap();
         assert_eq!(String::from_utf8_lossy(&reply).trim(), counted.to_string());
-        let cut = count(&server, |line| line.starts_with("cut "));
-        assert_eq!(cut, usize::from(length > ROOM), "{}", server.log());
+        // The reply may come before that is told; and it is told again in ten seconds, with how many there were meanwhile.
+        let cut = || count(&server, |line| line.starts_with("cut "));
+        if length > ROOM {
+            server.wait_log(|line| line.starts_with("cut "));
+        }
+        let most = usize::from(length > ROOM) + start.elapsed().as_secs() as usize / 10;
+        assert!((usize::from(length > ROOM)..=most).contains(&cut()), "{}", server.log());
     }
     assert!(server.stop().success());
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use puppet::{Client, PUPPET, puppets};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Folder, count, left_out_without_root, need, number, run, told, traced, value};
-use tine_testkit::server::{DEADLINE, listeners_among, tine_command, until};
+use tine_testkit::server::{DEADLINE, listeners_among, tine_command, until, until_within};
 use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask};
 
 /// A listener of each family that a client can come over, and what its clients' source is called.
@@ -36,6 +36,20 @@ fn all<T: Send>(each: impl IntoIterator<Item = T>, what: impl Fn(T) + Sync) {
     });
 }
 
+/// For how long those are idle whom it ends: time enough for a program to begin and to do what its client says, on a busy machine too.
+const IDLE: Duration = Duration::from_secs(6);
+const IDLE_TIMEOUT: [&str; 2] = ["--idle-timeout", "6s"];
+
+/// An end that is due after so long comes no sooner, and not much later.
+fn is_timely(end: &str, due: Duration) {
+    let took = Duration::from_millis(number(end, "ms").into());
+    assert!((due..due + Duration::from_secs(15)).contains(&took), "{end}");
+}
+
+/// How often something is tried that shows nothing where the machine keeps a program from its processor for a second or two: for as
+/// long tine lets it be.
+const TRIES: usize = 5;
+
 /// The end of the only child that a server has had and that was ended.
 fn the_end(server: &Server) -> String {
     server.wait_log(|line| line.starts_with("end ") && line.contains(" reason="))
@@ -51,7 +65,7 @@ fn idles_to_its_end(server: &Server, reason: &str) {
     client.end();
     let end = the_end(server);
     assert_eq!((value(&end, "signal"), value(&end, "reason")), (Some("1"), Some(reason)), "{end}");
-    assert!((1000..8000).contains(&number(&end, "ms")), "{end}");
+    is_timely(&end, IDLE);
 }
 
 const DEADLINES: [(&str, &str); 3] =
@@ -65,7 +79,9 @@ fn each_deadline_shows_its_reason_and_costs_its_source_what_the_penalty_says() {
     });
     all(cases, |(option, reason, address, source)| {
         let penalty = ["--penalty", "timeout=20s,min=15s"];
-        let server = Server::tine(&[&[&address, "-v", option, "1s"], &penalty[..], &["--", "cat"]].concat());
+        let server = Server::tine(
+            &[&[&address, "-v", option, IDLE_TIMEOUT[1]], &penalty[..], &["--", "cat"]].concat(),
+        );
         let where_to = server.addr(0).to_owned();
         let baseline = Baseline::with(&server, move || ask(&where_to, b"").map(drop));
         idles_to_its_end(&server, reason);
@@ -85,8 +101,7 @@ fn a_deadline_costs_an_exempt_source_nothing_and_a_source_that_has_earned_too_li
     let little = ["--penalty", "timeout=10s,min=15s"];
     let cases = [("127.0.0.1:0", &exempt[..]), ("[::1]:0", &exempt), ("127.0.0.1:0", &little)];
     all(cases, |(address, penalty)| {
-        let server =
-            Server::tine(&[&[address, "-v", "--idle-timeout", "1s"], penalty, &["--", "cat"]].concat());
+        let server = Server::tine(&[&[address, "-v"], &IDLE_TIMEOUT[..], penalty, &["--", "cat"]].concat());
         idles_to_its_end(&server, "idle");
         assert_eq!(ask(server.addr(0), b"once more").unwrap(), b"once more");
         assert_eq!(count(&server, |line| line.starts_with("penalty ") || line.starts_with("refuse ")), 0);
@@ -94,10 +109,9 @@ fn a_deadline_costs_an_exempt_source_nothing_and_a_source_that_has_earned_too_li
     });
 }
 
-/// How long a connection is kept busy below, and by what pace: several times the deadline, and many times within it.
-const BUSY: Duration = Duration::from_millis(3600);
+/// How long a connection is kept busy below, and by what pace: for longer than the deadline, and many times within it.
+const BUSY: Duration = Duration::from_secs(8);
 const PACE: Duration = Duration::from_millis(100);
-const IDLE: [&str; 4] = ["--idle-timeout", "1200ms", "--end", "kill"];
 
 /// How often something is done at that pace.
 fn paces() -> u128 {
@@ -115,7 +129,7 @@ fn bytes_either_way_outlive_the_idle_timeout_and_so_does_a_client_that_has_half_
         })
     });
     all(cases, |(address, talks)| {
-        let server = puppets(&[&[address.as_str(), "-v"], &IDLE[..]].concat());
+        let server = puppets(&[&[address.as_str(), "-v"], &IDLE_TIMEOUT[..], &["--end", "kill"]].concat());
         let client = Client::of(&server);
         let start = Instant::now();
         match talks {
@@ -156,7 +170,7 @@ fn bytes_either_way_outlive_the_idle_timeout_and_so_does_a_client_that_has_half_
         client.end();
         let end = the_end(&server);
         assert_eq!(value(&end, "reason"), Some("idle"), "{end}");
-        assert!(u128::from(number(&end, "ms")) >= BUSY.as_millis() + 1200, "{end}");
+        assert!(u128::from(number(&end, "ms")) >= (BUSY + IDLE).as_millis(), "{end}");
     });
 }
 
@@ -164,8 +178,9 @@ fn bytes_either_way_outlive_the_idle_timeout_and_so_does_a_client_that_has_half_
 fn the_time_limit_ends_whoever_talks() {
     let folder = Folder::new();
     all(families(&folder, "x"), |(address, _)| {
-        let args = [&address, "-v", "--time-limit", "1500ms", "--idle-timeout", "1s", "--", "cat"];
-        let server = Server::tine(&args);
+        const LIMIT: Duration = Duration::from_secs(8);
+        let limits = [&["--time-limit", "8s"], &IDLE_TIMEOUT[..]].concat();
+        let server = Server::tine(&[&[address.as_str(), "-v"], &limits[..], &["--", "cat"]].concat());
         let client = Client::of(&server);
         let mut said = 0;
         let why = loop {
@@ -176,6 +191,7 @@ fn the_time_limit_ends_whoever_talks() {
                 Ok(_) => said += 1,
                 Err(why) => break Some(why),
             }
+            until_within(PACE / 10, || None::<()>); // the processors are for others too
         };
         // What is said just when the program ends may be answered by a reset.
         let usual = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
@@ -183,7 +199,7 @@ fn the_time_limit_ends_whoever_talks() {
         assert!(said > 10, "only {said} bytes were answered");
         let end = the_end(&server);
         assert_eq!((value(&end, "reason"), value(&end, "signal")), (Some("time-limit"), Some("1")), "{end}");
-        assert!((1500..8000).contains(&number(&end, "ms")), "{end}");
+        is_timely(&end, LIMIT);
     });
 }
 
@@ -200,15 +216,17 @@ fn heeded(server: &Server) -> Vec<(String, u64)> {
 
 #[test]
 fn the_steps_of_an_end_come_in_their_order_and_with_their_pauses() {
-    let args = ["127.0.0.1:0", "-v", "--idle-timeout", "1s", "--end", "hup:400ms,int,term:600ms,kill"];
-    let server = puppets(&args);
+    // A program that is late to hear of the first hears of the others when they come all the same.
+    const PAUSE: Duration = Duration::from_secs(4);
+    let end = ["--end", "hup:4s,int,term:4s,kill"];
+    let server = puppets(&[&["127.0.0.1:0", "-v"], &IDLE_TIMEOUT[..], &end].concat());
     let client = Client::of(&server);
     client.have(&["heed"]);
     client.end();
     let end = the_end(&server);
     assert_eq!((value(&end, "signal"), value(&end, "reason")), (Some("9"), Some("idle")), "{end}");
-    // A second of silence, and the pauses of the sequence.
-    assert!((2000..10_000).contains(&number(&end, "ms")), "{end}");
+    // Silence, and the pauses of the sequence.
+    is_timely(&end, IDLE + 2 * PAUSE);
     let heeded = heeded(&server);
     let (first, rest) = heeded.split_first().expect("signals came");
     assert_eq!(first.0, "HUP");
@@ -216,7 +234,7 @@ fn the_steps_of_an_end_come_in_their_order_and_with_their_pauses() {
     let mut names: Vec<_> = rest.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["INT", "TERM"]);
-    assert!(rest.iter().all(|(_, ms)| (395..5000).contains(ms)), "{rest:?}");
+    assert!(rest.iter().all(|(_, ms)| (395..12_000).contains(ms)), "{rest:?}");
     assert!(server.stop().success());
 }
 
@@ -229,13 +247,13 @@ fn an_end_by_kill_alone_is_one_and_whoever_ends_at_a_step_is_spared_the_next() {
         ("usr1:20s,kill", "heed to death", "signal", "10", &[]),
     ];
     all(cases, |(sequence, order, how, code, signals)| {
-        let server = puppets(&["127.0.0.1:0", "-v", "--idle-timeout", "1s", "--end", sequence]);
+        let server = puppets(&[&["127.0.0.1:0", "-v", "--end", sequence], &IDLE_TIMEOUT[..]].concat());
         let client = Client::of(&server);
         client.have(&[order]);
         client.end();
         let end = the_end(&server);
         assert_eq!((value(&end, how), value(&end, "reason")), (Some(code), Some("idle")), "{end}");
-        assert!((1000..10_000).contains(&number(&end, "ms")), "{sequence}: {end}");
+        is_timely(&end, IDLE);
         let heeded = heeded(&server);
         let names: Vec<_> = heeded.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, signals, "{sequence}");
@@ -259,7 +277,7 @@ fn a_program_that_takes_no_notice_is_ended_when_its_client_is_gone() {
         let end = the_end(&server);
         assert_eq!((value(&end, "signal"), value(&end, "reason")), (Some("9"), Some("gone")), "{end}");
         // A second to notice, and the pauses of the sequence.
-        assert!((1200..10_000).contains(&number(&end, "ms")), "{end}");
+        is_timely(&end, Duration::from_millis(1200));
         server.quiescent(&baseline);
         assert!(server.stop().success());
     });
@@ -306,12 +324,17 @@ fn a_program_that_notices_by_itself_that_its_client_is_gone_was_not_ended() {
     let folder = Folder::new();
     all(families(&folder, "x"), |(address, _)| {
         let server = Server::tine(&[&address, "-v", "--", "cat"]);
-        let client = Client::of(&server);
-        client.order("hello");
-        assert_eq!(client.line(), "hello");
-        client.reset();
-        let end = server.wait_log(|line| line.starts_with("end "));
-        assert_eq!(value(&end, "reason"), None, "{end}");
+        let end = |_| {
+            let from = server.cursor();
+            let client = Client::of(&server);
+            client.order("hello");
+            assert_eq!(client.line(), "hello");
+            client.reset();
+            server.wait_log_from(from, |line| line.starts_with("end ")).1
+        };
+        // It has a second, and is told then.
+        let by_itself = |end: &String| value(end, "reason").is_none();
+        let end = (0..TRIES).map(end).find(by_itself).unwrap_or_else(|| server.fail("it is always ended"));
         assert!(number(&end, "ms") < 1000 || value(&end, "signal").is_none(), "{end}");
         assert!(server.stop().success());
     });
@@ -328,25 +351,34 @@ fn a_drain_ends_whoever_heeds_sigterm_by_sigterm() {
         (&["perl", "-e", LEAVES], true),
     ];
     all(programs, |(program, says)| {
-        let server = Server::tine(&[&["127.0.0.1:0", "-v", "--drain", "0", "--"], program].concat());
-        let client = Client::of(&server);
-        let child = number(&server.wait_log(|line| line.starts_with("accept ")), "child");
-        if says {
-            assert_eq!(client.line(), "ready");
-        }
-        let start = Instant::now();
-        server.signal(Signal::TERM);
-        client.end();
-        assert!(server.wait().success());
-        assert!(start.elapsed() < Duration::from_secs(2), "{program:?}: {:?}", start.elapsed());
-        let end = server.wait_log(|line| line.starts_with("end "));
-        assert!(
-            value(&end, "signal") == Some("15") || value(&end, "exit") == Some("3"),
-            "{program:?}: {end}"
-        );
-        assert_eq!(count(&server, |line| line.starts_with("signal sent=KILL")), 0);
-        assert_eq!(support::session(child), []);
+        let is_prompt = |_| {
+            let server = Server::tine(&[&["127.0.0.1:0", "-v", "--drain", "0", "--"], program].concat());
+            let client = Client::of(&server);
+            let child = number(&server.wait_log(|line| line.starts_with("accept ")), "child");
+            if says {
+                assert_eq!(client.line(), "ready");
+            }
+            let start = Instant::now();
+            server.signal(Signal::TERM);
+            client.end();
+            assert!(server.wait().success());
+            let took = start.elapsed();
+            assert_eq!(support::session(child), []);
+            let is_prompt = took < Duration::from_secs(2) && !was_killed(&server);
+            let end = server.wait_log(|line| line.starts_with("end "));
+            assert!(
+                value(&end, "signal") == Some("15") || value(&end, "exit") == Some("3") || !is_prompt,
+                "{program:?}: {end}"
+            );
+            is_prompt
+        };
+        assert!((0..TRIES).any(is_prompt), "{program:?} takes two seconds to end, always");
     });
+}
+
+/// Whether somebody has not ended by SIGTERM in the two seconds that a drain waits for it.
+fn was_killed(server: &Server) -> bool {
+    count(server, |line| line.starts_with("signal sent=KILL")) > 0
 }
 
 #[test]
@@ -354,15 +386,18 @@ fn a_drain_ends_a_child_that_leads_no_group_yet_by_sigterm_too() {
     let folder = Folder::new();
     let delay = ["-f", "-e", "trace=setsid", "-e", "inject=setsid:delay_enter=1000000"];
     let args = ["127.0.0.1:0", "-v", "--drain", "0", "--", "sleep", "1000"];
-    let server = traced(&folder.file("trace"), &delay, &args);
-    let client = Client::of(&server);
-    server.wait_log(|line| line.starts_with("accept "));
-    server.signal(Signal::TERM);
-    client.end();
-    assert!(server.wait().success());
-    let end = server.wait_log(|line| line.starts_with("end "));
-    assert_eq!(value(&end, "signal"), Some("15"), "{end}");
-    assert_eq!(count(&server, |line| line.starts_with("signal sent=KILL")), 0);
+    let is_heeded = |_| {
+        let server = traced(&folder.file("trace"), &delay, &args);
+        let client = Client::of(&server);
+        server.wait_log(|line| line.starts_with("accept "));
+        server.signal(Signal::TERM);
+        client.end();
+        assert!(server.wait().success());
+        let (end, killed) = (server.wait_log(|line| line.starts_with("end ")), was_killed(&server));
+        assert!(value(&end, "signal") == Some("15") || killed, "{end}");
+        !killed
+    };
+    assert!((0..TRIES).any(is_heeded), "it is always killed");
 }
 
 /// Answers all but a client's first line, and sends much to whoever asks for that.
@@ -375,7 +410,8 @@ fn two_thousand_slow_clients_come_to_their_end_and_others_are_served_meanwhile()
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).expect("up to the hard limit");
 
     let limits = ["-c", "550", "--reserve", "50", "-C", "2000", "--end", "term:1s,kill"];
-    let deadlines = ["--first-byte-timeout", "1s", "--idle-timeout", "1500ms", "--time-limit", "10s"];
+    // Time enough for a program to begin and answer, for those who are not slow have the same.
+    let deadlines = ["--first-byte-timeout", "3s", "--idle-timeout", "4500ms", "--time-limit", "30s"];
     let server = Server::tine(
         &[&["127.0.0.1:0", "-v"], &limits[..], &deadlines, &["--", "sh", "-c", READER]].concat(),
     );
@@ -417,7 +453,7 @@ fn two_thousand_slow_clients_come_to_their_end_and_others_are_served_meanwhile()
         start.elapsed()
     );
     assert!(served > 10, "{served}");
-    assert!(worst < Duration::from_secs(3), "{worst:?}");
+    assert!(worst < Duration::from_secs(9), "{worst:?}");
     for reason in ["first-byte", "idle"] {
         server.wait_log(|line| line.starts_with("end ") && value(line, "reason") == Some(reason));
     }
@@ -530,6 +566,12 @@ fn a_client_whose_network_is_lost_is_reclaimed_in_time() {
     if left_out_without_root("a network of one's own") {
         return;
     }
+    // A program that is kept from its processor for a second does not notice by itself.
+    assert!((0..TRIES).any(|_| all_notice_in_time()), "one that could notice is always ended");
+}
+
+/// Loses the network of three clients, who are reclaimed in time; gives whether both programs that could have noticed that by themselves.
+fn all_notice_in_time() -> bool {
     let wire = Wire::new();
     let listener = "198.18.0.1:0?keepalive=1,1,2&user-timeout=3000";
     let start = |args: &[&str]| {
@@ -551,7 +593,8 @@ fn a_client_whose_network_is_lost_is_reclaimed_in_time() {
     wire.cut();
     let cut = Instant::now();
     // Keepalive takes three seconds, the user timeout too; a program has one more to notice.
-    let bound = Duration::from_secs(8);
+    let bound = Duration::from_secs(25);
+    let mut all = true;
     for (server, name, how, reason) in [
         (&cat, "a reader", "exit", None),
         (&talker, "a writer", "signal", None),
@@ -559,11 +602,15 @@ fn a_client_whose_network_is_lost_is_reclaimed_in_time() {
     ] {
         let end = server.wait_log(|line| line.starts_with("end "));
         eprintln!("{name} was reclaimed {:?} after the network was lost", cut.elapsed());
-        assert_eq!((value(&end, how).is_some(), value(&end, "reason")), (true, reason), "{name}: {end}");
+        let is_told = value(&end, "reason") == Some("gone") && reason.is_none();
+        all &= !is_told;
+        let expected = (value(&end, how).is_some(), value(&end, "reason")) == (true, reason);
+        assert!(expected || is_told, "{name}: {end}");
         assert!(cut.elapsed() < bound, "{name}: {:?}", cut.elapsed());
         assert_eq!(server.status().open, 0);
         assert!(server.stop().success());
     }
+    all
 }
 
 /// A library that gives a program another time than the clock on the wall, from faketime(1).
@@ -577,15 +624,25 @@ fn libfaketime() -> String {
 
 #[test]
 fn a_clock_that_jumps_ends_nobody_and_neither_lengthens_nor_forgets_a_penalty() {
-    let (folder, library) = (Folder::new(), libfaketime());
+    let library = libfaketime();
+    // Each of them long enough for what has to be done before it is over; so they wait for that side by side.
+    all([("+0", "+1d", 1), ("+1d", "-1d", -2), ("-1d", "+0", 1)], |(from, to, days)| {
+        jumps(&library, from, to, days)
+    });
+}
+
+/// A clock jumps from one of its times to another, so many days later.
+fn jumps(library: &str, from: &str, to: &str, days: i64) {
+    const PENALTY: Duration = Duration::from_secs(10);
+    let folder = Folder::new();
     let file = folder.file("time");
-    let jump = |by: &str| {
-        fs::write(folder.file("next"), by).unwrap();
+    let jump = |to: &str| {
+        fs::write(folder.file("next"), to).unwrap();
         fs::rename(folder.file("next"), &file).unwrap(); // so that nobody reads half of it
     };
     let faked = |command: &mut Command| {
         command
-            .env("LD_PRELOAD", &library)
+            .env("LD_PRELOAD", library)
             .env("FAKETIME_TIMESTAMP_FILE", &file)
             .env("FAKETIME_NO_CACHE", "1");
         // The clock that is not on the wall never jumps.
@@ -596,9 +653,9 @@ fn a_clock_that_jumps_ends_nobody_and_neither_lengthens_nor_forgets_a_penalty() 
         faked(date.arg("+%s"));
         told(&mut date).trim().parse::<i64>().expect("seconds")
     };
-    jump("+0");
-    let deadlines = ["--first-byte-timeout", "20s", "--idle-timeout", "20s", "--time-limit", "25s"];
-    let penalty = ["--penalty", "exit=3s,min=3s"];
+    jump(from);
+    let deadlines = ["--first-byte-timeout", "10m", "--idle-timeout", "10m", "--time-limit", "10m"];
+    let penalty = ["--penalty", "exit=10s,min=10s"];
     let args = [&["127.0.0.1:0", "-v", "-C", "100"], &deadlines[..], &penalty, &PUPPET].concat();
     let mut command = tine_command(&args);
     faked(&mut command);
@@ -606,35 +663,32 @@ fn a_clock_that_jumps_ends_nobody_and_neither_lengthens_nor_forgets_a_penalty() 
     let loaded = fs::read_to_string(format!("/proc/{}/maps", server.pid())).unwrap();
     assert!(loaded.contains("libfaketime"), "the library is not in use");
 
-    let clients: Vec<_> = (0..20).map(|_| Client::of(&server)).collect();
+    let clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
     let all_are_there = || clients.iter().for_each(|client| client.have(&[]));
     all_are_there();
-    let real = wall();
-    for (by, days) in [("+1d", 1), ("-1d", -1), ("+0", 0)] {
-        // It is kept out by what its program ends with, on one side of the jump; and let in again on the other.
-        let source = "127.0.0.2";
-        let earned = Instant::now();
-        let bad = Client(puppet::connect_from(source, server.addr(0)).unwrap());
-        let from = server.cursor();
-        bad.order("exit 1");
-        server.wait_log_from(from, |line| line.starts_with("end ") && line.contains(" exit=1 "));
-        jump(by);
-        assert!((wall() - real - days * 86_400).abs() < 60, "the clock does not jump");
-        let is_refused = || {
-            // What has been sent to it already may be answered by a reset.
-            let client = puppet::connect_from(source, server.addr(0)).unwrap();
-            let _ = (&mut &client).write_all(b"say welcome\nexit 0\n");
-            !client.rest().is_ok_and(|answer| answer == b"welcome\n")
-        };
-        assert!(is_refused(), "the penalty is forgotten after {by}");
-        all_are_there();
-        until("it is let in again", || (!is_refused()).then_some(()));
-        let kept_out = earned.elapsed();
-        assert!(
-            (Duration::from_millis(2900)..Duration::from_secs(6)).contains(&kept_out),
-            "{by}: {kept_out:?}"
-        );
-    }
+    let before = wall();
+    // It is kept out by what its program ends with, on one side of the jump; and let in again on the other.
+    let source = "127.0.0.2";
+    let earned = Instant::now();
+    let bad = Client(puppet::connect_from(source, server.addr(0)).unwrap());
+    let cursor = server.cursor();
+    bad.order("exit 1");
+    server.wait_log_from(cursor, |line| line.starts_with("end ") && line.contains(" exit=1 "));
+    jump(to);
+    let is_refused = || {
+        // What has been sent to it already may be answered by a reset.
+        let client = puppet::connect_from(source, server.addr(0)).unwrap();
+        let _ = (&mut &client).write_all(b"say welcome\nexit 0\n");
+        !client.rest().is_ok_and(|answer| answer == b"welcome\n")
+    };
+    assert!(is_refused(), "the penalty is forgotten after {to}");
+    assert!((wall() - before - days * 86_400).abs() < 60, "the clock does not jump");
+    all_are_there();
+    until("it is let in again", || (!is_refused()).then_some(()));
+    let kept_out = earned.elapsed();
+    // The clock on the wall is not what it was measured by.
+    let due = PENALTY - Duration::from_millis(100)..PENALTY + Duration::from_secs(20);
+    assert!(due.contains(&kept_out), "{to}: {kept_out:?}");
     all_are_there();
     assert_eq!(
         count(&server, |line| line.starts_with("end ") && line.contains(" reason=")),

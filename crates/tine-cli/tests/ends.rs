@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use support::{Folder, command, count, fed, number, perl, send, session, traced, value};
 use tine_testkit::server::{tine_command, until};
-use tine_testkit::{Baseline, Server, Signal, Stream, ask, children, echo_line};
+use tine_testkit::{Baseline, Server, Signal, Stream, ask, children, echo_line, procfs};
 
-/// Longer than anything that is done at once takes, and shorter than anything that is waited for.
-const PROMPT: Duration = Duration::from_secs(5);
+/// Longer than anything that is done at once takes, on a busy machine too, and shorter than anything that is waited for.
+const PROMPT: Duration = Duration::from_secs(20);
+
+/// How often something is tried that shows nothing where the machine keeps a program from its processor for a second or two: for as
+/// long tine lets it be.
+const TRIES: usize = 5;
 
 /// A program that takes no notice of SIGTERM, and says when it does not.
 const DEAF: &str = r#"$SIG{TERM} = "IGNORE"; $| = 1; print "deaf\n"; sleep 1 while 1"#;
@@ -25,8 +29,11 @@ fn read(mut stream: &Stream, count: usize) -> String {
     String::from_utf8(bytes).expect("text")
 }
 
-/// The child of the client that was accepted last.
+/// The child of the client that was accepted last. It may have answered before that was told.
 fn last_child(server: &Server) -> u32 {
+    if server.running() {
+        server.status();
+    }
     let log = server.log();
     number(log.lines().rfind(|line| line.starts_with("accept")).expect("a client was accepted"), "child")
 }
@@ -64,16 +71,21 @@ fn a_grandchild_that_keeps_the_connection_keeps_neither_the_client_nor_itself() 
 #[test]
 fn what_a_program_has_left_behind_may_finish_what_it_has_begun() {
     // As recordio does, whose program is the child: it passes the last answer on when that has ended.
-    let server =
-        Server::tine(&["127.0.0.1:0", "-v", "--", "sh", "-c", "(sleep 0.3; echo late) & echo early"]);
-    assert_eq!(ask(server.addr(0), b"").unwrap(), b"early\nlate\n");
-    // A drain waits for it too.
-    let client = Stream::connect(server.addr(0)).unwrap();
-    assert_eq!(read(&client, 6), "early\n");
-    server.signal(Signal::TERM);
-    assert_eq!(client.rest().unwrap(), b"late\n");
-    assert!(server.wait().success());
-    assert_eq!(session(last_child(&server)), []);
+    let mut answers = Vec::new();
+    let finishes = |_| {
+        let server =
+            Server::tine(&["127.0.0.1:0", "-v", "--", "sh", "-c", "(sleep 0.3; echo late) & echo early"]);
+        answers = vec![ask(server.addr(0), b"").unwrap()];
+        // A drain waits for it too.
+        let client = Stream::connect(server.addr(0)).unwrap();
+        assert_eq!(read(&client, 6), "early\n");
+        server.signal(Signal::TERM);
+        answers.push(client.rest().unwrap());
+        assert!(server.wait().success());
+        assert_eq!(session(last_child(&server)), []);
+        answers == [&b"early\nlate\n"[..], b"late\n"]
+    };
+    assert!((0..TRIES).any(finishes), "{answers:?}");
 }
 
 #[test]
@@ -102,11 +114,17 @@ fn a_program_that_writes_for_ever_ends_when_its_client_leaves() {
     for (program, ends) in [(&["yes"][..], ["exit=1", "signal=13"]), (&perl[..], ["signal=13", "signal=13"])]
     {
         let server = Server::tine(&[&["127.0.0.1:0", "-v", "--"], program].concat());
-        let stream = Stream::connect(server.addr(0)).unwrap();
-        assert_eq!(read(&stream, 65_536), "y\n".repeat(32_768));
-        drop(stream);
-        let end = server.log_within(0, PROMPT, |line| line.starts_with("end"));
-        let (_, line) = end.expect("it ends promptly");
+        let end = |_| {
+            let from = server.cursor();
+            let stream = Stream::connect(server.addr(0)).unwrap();
+            assert_eq!(read(&stream, 65_536), "y\n".repeat(32_768));
+            drop(stream);
+            let end = server.log_within(from, PROMPT, |line| line.starts_with("end"));
+            end.expect("it ends promptly").1
+        };
+        // One that could not write for a second was told.
+        let by_itself = |line: &String| value(line, "reason").is_none();
+        let line = (0..TRIES).map(end).find(by_itself).expect("it ends by itself");
         assert!(ends.iter().any(|how| line.contains(&format!(" {how} "))), "{line}");
         assert!(server.stop().success());
     }
@@ -129,6 +147,7 @@ fn sigterm_ends_a_child_and_its_client_hears_of_it() {
 fn cannot_start(args: &[&str], spoil: impl FnOnce(), error: &str, mend: Option<&dyn Fn()>) {
     let server = Server::tine(args);
     spoil();
+    let start = Instant::now();
     for _ in 0..6 {
         let stream = Stream::connect(server.addr(0)).unwrap();
         assert_eq!(stream.rest().expect("an end, and no reset"), b"");
@@ -141,11 +160,14 @@ fn cannot_start(args: &[&str], spoil: impl FnOnce(), error: &str, mend: Option<&
     assert_eq!(value(&paused, "reason"), Some(&*reason));
     until("all six are counted", || (server.status().failed == 6).then_some(()));
     assert_eq!(server.status().paused, 1);
-    assert_eq!(count(&server, failed), 1, "{}", server.log());
+    // It is said again when ten seconds are over, with how often it was not said.
+    let (said, most) = (count(&server, failed), 1 + start.elapsed().as_secs() as usize / 10);
+    assert!((1..=most).contains(&said), "{}", server.log());
     assert_eq!(count(&server, |line| line.starts_with("pause ")), 1, "{}", server.log());
     if let Some(mend) = mend {
         mend();
-        until("it serves again", || (ask(server.addr(0), b"hello\n").unwrap() == b"hello\n").then_some(()));
+        // What is being written may be so until a process that another test has just started lets go of it.
+        until("it serves again", || ask(server.addr(0), b"hello\n").ok().filter(|reply| reply == b"hello\n"));
         server.wait_log(|line| line.starts_with("resume "));
         assert_eq!(server.status().paused, 0);
     }
@@ -214,11 +236,13 @@ fn a_program_that_cannot_start_is_not_tried_for_all_who_come() {
     let server = Server::tine(&["127.0.0.1:0", "--", &program]);
     fs::remove_file(&program).unwrap();
     let start = Instant::now();
-    for _ in 0..12 {
+    for number in 1..=6 {
         assert_eq!(Stream::connect(server.addr(0)).unwrap().rest().unwrap(), b"");
+        // Whoever comes before it is heard of shares the next one's rest.
+        until("its end was heard of", || (server.status().failed == number).then_some(()));
     }
-    // Rests of 10, 20, 40, 80 and 160 ms at least lie between them, though two may share one.
-    assert!(start.elapsed() >= Duration::from_millis(310), "twelve in {:?}", start.elapsed());
+    // Rests of 10, 20, 40, 80 and 160 ms lie between them.
+    assert!(start.elapsed() >= Duration::from_millis(310), "six in {:?}", start.elapsed());
     assert!(server.stop().success());
 }
 
@@ -314,7 +338,7 @@ fn a_program_that_takes_no_notice_of_sigterm_is_killed_two_seconds_later() {
     assert_eq!(client.rest().unwrap(), b"");
     assert!(server.wait().success());
     // One second of patience and two of grace.
-    assert!((3..8).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!((3..20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     for line in ["signal sent=TERM open=1", "signal sent=KILL open=1"] {
         server.wait_log(|said| said == line);
     }
@@ -324,14 +348,19 @@ fn a_program_that_takes_no_notice_of_sigterm_is_killed_two_seconds_later() {
 
 #[test]
 fn a_program_that_heeds_sigterm_ends_by_it_when_patience_is_over() {
-    let server = Server::tine(&["127.0.0.1:0", "-v", "--drain", "1", "--", "sleep", "1000"]);
-    let client = Stream::connect(server.addr(0)).unwrap();
-    server.wait_log(|line| line.starts_with("accept"));
-    server.signal(Signal::TERM);
-    assert_eq!(client.rest().unwrap(), b"");
-    assert!(server.wait().success());
-    server.wait_log(|line| line.starts_with("end") && line.contains(" signal=15 "));
-    assert_eq!(count(&server, |line| line.starts_with("signal sent=KILL")), 0);
+    let killed = |_| {
+        let server = Server::tine(&["127.0.0.1:0", "-v", "--drain", "1", "--", "sleep", "1000"]);
+        let client = Stream::connect(server.addr(0)).unwrap();
+        server.wait_log(|line| line.starts_with("accept"));
+        server.signal(Signal::TERM);
+        assert_eq!(client.rest().unwrap(), b"");
+        assert!(server.wait().success());
+        let killed = count(&server, |line| line.starts_with("signal sent=KILL")) > 0;
+        let by = if killed { [" signal=15 ", " signal=9 "] } else { [" signal=15 "; 2] };
+        server.wait_log(|line| line.starts_with("end") && by.iter().any(|by| line.contains(by)));
+        killed
+    };
+    assert!(!(0..TRIES).all(killed), "it is always killed");
 }
 
 #[test]
@@ -389,7 +418,9 @@ fn when_the_master_is_killed_its_workers_end_and_their_sockets_are_free() {
         let workers = children(first.pid());
         first.signal(Signal::KILL);
         assert!(!first.wait().success());
-        until("the workers have ended", || workers.iter().all(|w| session(*w).is_empty()).then_some(()));
+        // One that has no session of its own yet is waited for like any other.
+        let gone = |worker: &u32| procfs::stat(*worker).is_none_or(|stat| stat.state == 'Z');
+        until("the workers have ended", || workers.iter().all(gone).then_some(()));
         let address = format!("udp://{}", first.addr(0));
         let second = Server::tine(&[&address, "--datagram", how, "--", "cat"]);
         assert_eq!(second.port(0), first.port(0));

@@ -11,7 +11,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use support::{left_out_without_root, send};
+use rustix::process::{Pid, kill_process};
+use support::left_out_without_root;
 use tine::Step;
 use tine_testkit::procfs::inits;
 use tine_testkit::server::{DEADLINE, listeners_among, tine_command, until, until_within};
@@ -113,7 +114,9 @@ impl Cause {
         let mut lost = 0;
         lost += u32::from(!served("first\n"));
         if let Some(template) = templates(server.pid()).first() {
-            send(*template, Signal::KILL);
+            // It may be one that has failed, and is gone by now.
+            let _ =
+                kill_process(Pid::from_raw(*template as i32).expect("a pid of the kernel's"), Signal::KILL);
             let entry = format!("/proc/{template}");
             until("it was noticed", || (!Path::new(&entry).exists()).then_some(()));
         }

@@ -257,10 +257,7 @@ fn the_limit_for_a_source_is_the_clients() {
     gone.shutdown(Shutdown::Write).unwrap();
     assert_eq!(last_words(&gone), b"");
     until("the slot of the one that has gone", || {
-        let mut again = haproxy.dial(1, own);
-        again.write_all(b"here\n").unwrap();
-        again.shutdown(Shutdown::Write).unwrap();
-        (last_words(&again) == b"here\n").then_some(())
+        (haproxy.ask(1, own, b"here\n") == b"here\n").then_some(())
     });
     checked(&server);
     haproxy.all_up();

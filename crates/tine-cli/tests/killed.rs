@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use support::{Folder, need, run, send, told, value, ways_to_keep_trees};
+use support::{Folder, count, need, run, send, told, value, ways_to_keep_trees};
 use tine_testkit::server::{listeners_among, tine_command, until};
 use tine_testkit::{Baseline, Ready, Server, Signal, Stream, ask, templates};
 
@@ -143,7 +143,7 @@ fn a_flood_of_calls_that_kill_does_not_stop_a_neighbour() {
             }
         });
         // Not a line for each.
-        let lines = server.log().lines().filter(|line| line.starts_with("kill ")).count();
+        let lines = count(&server, |line| line.starts_with("kill "));
         assert!((1..20).contains(&lines), "{lines} lines");
         drop(floods);
         server.quiescent(&baseline);

@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, pipe};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
 use tine_testkit::server::{listeners_among, tine_command, until};
@@ -110,10 +111,16 @@ fn unstartable(folder: &Folder) -> String {
 fn a_program_that_cannot_start_is_told_once_with_step_and_reason() {
     let folder = Folder::new();
     let program = unstartable(&folder);
-    let server = Server::tine(&["127.0.0.1:0", "--", &program]);
-    for _ in 0..6 {
-        serve_one(&server);
-    }
+    // What is the same is told once in ten seconds, and a busy machine may take longer than that.
+    let in_time = (0..5).find_map(|_| {
+        let server = Server::tine(&["127.0.0.1:0", "--", &program]);
+        let start = Instant::now();
+        for _ in 0..6 {
+            serve_one(&server);
+        }
+        (start.elapsed() < Duration::from_secs(10)).then_some(server)
+    });
+    let server = in_time.expect("six clients come within ten seconds");
     assert_eq!(server.status().failed, 6);
     assert_eq!(server.status().paused, 1, "the listener rests between them");
     insta::with_settings!({ filters => NUMBERS }, {

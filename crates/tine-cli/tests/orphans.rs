@@ -39,9 +39,12 @@ fn baseline(server: &Server) -> Baseline {
     Baseline::with(server, move || ask(&address, b"").map(drop))
 }
 
-fn child_of_last_client(server: &Server) -> u32 {
-    let log = server.log();
-    number(log.lines().rfind(|line| line.starts_with("accept ")).expect("a client was accepted"), "child")
+/// The child of a client, who may have been answered before the log tells of it.
+fn child_of(server: &Server, client: &Stream) -> u32 {
+    let Stream::Tcp(client) = client else { panic!("it has no port to be known by") };
+    let peer = client.local_addr().expect("it is connected").to_string();
+    let accepted = |line: &str| line.starts_with("accept ") && value(line, "peer") == Some(&peer);
+    number(&server.wait_log(accepted), "child")
 }
 
 fn end_of(server: &Server, child: u32) -> String {
@@ -56,37 +59,70 @@ fn all_gone(server: &Server, what: &str, processes: &Processes) -> Duration {
     start.elapsed()
 }
 
-/// The goal is 250 ms, on a machine that has nothing else to do.
-const SOON: Duration = Duration::from_secs(2);
+/// The goal is 250 ms, on a machine that has nothing else to do. Less than those have who may finish.
+const SOON: Duration = Duration::from_millis(1500);
+
+/// As many as a thousand may take longer on a busy machine, and are too many to be tried again.
+const FOR_MANY: Duration = Duration::from_secs(10);
+
+/// What those have at least who may finish, which is two seconds.
+const GRACE_LEAST: Duration = Duration::from_millis(1900);
+
+/// How often something may be tried that a busy machine can be too slow for.
+const TRIES: usize = 5;
+
+/// Does something until it was in time: what always comes too late is not the machine's fault.
+///
+/// # Errors
+/// It never was: why not, each time.
+fn in_time(once: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let late: Vec<String> = std::iter::repeat_with(once).take(TRIES).map_while(Result::err).collect();
+    if late.len() < TRIES { Ok(()) } else { Err(late.join("\n")) }
+}
+
+/// Whether it took less than it may at most.
+fn within(what: &str, took: Duration, most: Duration) -> Result<(), String> {
+    if took < most { Ok(()) } else { Err(format!("{what}: {took:?}")) }
+}
 
 /// The steps that all this takes no notice of.
 const STEPS: [&str; 2] = ["--end", "hup:100ms,term:100ms,kill"];
 
 #[test]
 fn a_hundred_daemons_end_with_a_connection_that_is_ended() {
-    for kind in kinds() {
-        let server = server(kind, &[&["--idle-timeout", "1s"], &STEPS[..]].concat());
-        let baseline = baseline(&server);
-        for (how, reason) in [("deadline", "idle"), ("reset", "gone")] {
-            let client = Client::of(&server);
-            client.have(&["deaf"]);
-            let daemons = client.daemons(100);
-            assert_eq!(daemons.alive(), 100);
-            let child = child_of_last_client(&server);
-            if how == "reset" {
-                client.order("sleep");
-                client.reset();
-            } else {
-                client.end();
-            }
-            let end = end_of(&server, child);
-            assert_eq!((value(&end, "signal"), value(&end, "reason")), (Some("9"), Some(reason)), "{end}");
-            let took = all_gone(&server, &format!("{kind}, {how}"), &daemons);
-            assert!(took < SOON, "{took:?}");
+    let once = |server: &Server, kind: &str, how: &str| {
+        let client = Client::of(server);
+        client.have(&["deaf"]);
+        let daemons = client.daemons(100);
+        assert_eq!(daemons.alive(), 100);
+        let child = child_of(server, &client.0);
+        if how == "gone" {
+            client.order("sleep");
+            client.reset();
+        } else {
+            client.end();
         }
+        let end = end_of(server, child);
+        assert_eq!((value(&end, "signal"), value(&end, "reason")), (Some("9"), Some(how)), "{end}");
+        let took = all_gone(server, &format!("{kind}, {how}"), &daemons);
+        within("the daemons went late", took, SOON)
+    };
+    let all = |kind: &str| {
+        // Time enough for the program to begin and to start its daemons, so all wait for it side by side.
+        let server = server(kind, &[&["--idle-timeout", "7s"], &STEPS[..]].concat());
+        let baseline = baseline(&server);
+        let each = |how: &str| {
+            in_time(|| once(&server, kind, how)).unwrap_or_else(|why| server.fail(&why));
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| each("idle"));
+            each("gone");
+        });
         server.quiescent(&baseline);
         assert!(server.stop().success());
-    }
+    };
+    let all = &all;
+    thread::scope(|scope| kinds().iter().for_each(|kind| _ = scope.spawn(move || all(kind))));
 }
 
 #[test]
@@ -94,21 +130,30 @@ fn what_a_program_leaves_may_finish_for_two_seconds_and_then_all_of_it_is_gone()
     for kind in kinds() {
         let server = server(kind, &[]);
         let baseline = baseline(&server);
-        let client = Client::of(&server);
-        let daemons = client.daemons(100);
-        let child = child_of_last_client(&server);
-        client.order("late 700");
-        client.order("exit 3");
-        let end = end_of(&server, child);
-        assert_eq!((value(&end, "exit"), value(&end, "reason")), (Some("3"), None), "{end}");
-        let ended = Instant::now();
-        assert_eq!(client.line(), "late");
-        assert_eq!(daemons.alive(), 100);
-        // Those who keep the connection keep it no longer than they may stay themselves.
-        client.end();
-        all_gone(&server, &format!("{kind}, left behind"), &daemons);
-        let took = ended.elapsed();
-        assert!((Duration::from_millis(1900)..Duration::from_secs(2) + SOON).contains(&took), "{took:?}");
+        let once = || {
+            let client = Client::of(&server);
+            let daemons = client.daemons(100);
+            let child = child_of(&server, &client.0);
+            client.order("late 700");
+            let before = Instant::now();
+            client.order("exit 3");
+            let end = end_of(&server, child);
+            assert_eq!((value(&end, "exit"), value(&end, "reason")), (Some("3"), None), "{end}");
+            let ended = Instant::now();
+            let mut said = [0; 5];
+            let heard = (&mut &client.0).read_exact(&mut said);
+            let alive = daemons.alive();
+            // After that they may have gone, and the one that is late with them.
+            within("nothing was heard until then", before.elapsed(), GRACE_LEAST)?;
+            heard.expect("it may finish");
+            assert_eq!((&said, alive), (b"late\n", 100));
+            // Those who keep the connection keep it no longer than they may stay themselves.
+            client.end();
+            all_gone(&server, &format!("{kind}, left behind"), &daemons);
+            assert!(before.elapsed() >= GRACE_LEAST, "{:?}", before.elapsed());
+            within("they went late", ended.elapsed(), Duration::from_secs(2) + SOON)
+        };
+        in_time(once).unwrap_or_else(|why| server.fail(&why));
         server.quiescent(&baseline);
         assert!(server.stop().success());
     }
@@ -139,29 +184,37 @@ fn the_end_of_one_connection_is_no_other_connections() {
 fn who_is_killed_does_not_hurry_what_others_have_left_to_finish() {
     for kind in kinds() {
         let server = server(kind, &KILLED);
-        let (first, killed) = (Client::of(&server), Client::of(&server));
-        let daemons = killed.daemons(5);
-        killed.order("sleep");
-        killed.reset(); // and is ended in a second
-        first.order("late 1900");
-        first.order("exit 0");
-        server.wait_log(|line| line.starts_with("end ") && line.contains(" reason=gone "));
-        let second = Client::of(&server);
-        second.order("late 500");
-        second.order("exit 0");
-        assert_eq!(
-            second.0.rest().unwrap(),
-            b"late\n",
-            "{kind}: one that ended after the kill\n{}",
-            server.log()
-        );
-        assert_eq!(
-            first.0.rest().unwrap(),
-            b"late\n",
-            "{kind}: one that ended before the kill\n{}",
-            server.log()
-        );
-        assert_eq!(daemons.alive(), 0);
+        // One that leaves somebody behind who says something before two seconds are over; on a busy machine it may not come to that.
+        let leaves = |client: &Client, late: &str, when: &str| {
+            let before = Instant::now();
+            client.order(late);
+            client.order("exit 0");
+            let (said, took) = (client.0.rest().unwrap(), before.elapsed());
+            if said != b"late\n" {
+                within("nothing was heard until then", took, GRACE_LEAST)?;
+                server.fail(&format!("{kind}: one that ended {when} the kill was heard to say {said:?}"));
+            }
+            Ok(())
+        };
+        let once = || {
+            let from = server.cursor();
+            let (first, killed) = (Client::of(&server), Client::of(&server));
+            first.have(&[]);
+            let daemons = killed.daemons(5);
+            killed.order("sleep");
+            killed.reset(); // and is ended in a second
+            let (first, second) = thread::scope(|scope| {
+                let first = scope.spawn(|| leaves(&first, "late 1500", "before"));
+                server.wait_log_from(from, |line| line.starts_with("end ") && line.contains(" reason=gone "));
+                let second = Client::of(&server);
+                second.have(&[]);
+                let second = leaves(&second, "late 500", "after");
+                (first.join().expect("it has not failed"), second)
+            });
+            all_gone(&server, &format!("{kind}, not hurried"), &daemons);
+            first.and(second)
+        };
+        in_time(once).unwrap_or_else(|why| server.fail(&why));
         assert!(server.stop().success());
     }
 }
@@ -177,15 +230,21 @@ fn daemons_are_killed_at_once_however_many_others_come_and_go() {
                     Client::of(&server).have(&[]);
                 }
             });
-            let client = Client::of(&server);
-            let daemons = client.daemons(20);
-            client.order("sleep");
-            client.reset();
-            server.wait_log(|line| line.starts_with("end ") && line.contains(" reason=gone "));
-            let took = all_gone(&server, &format!("{kind}, among others"), &daemons);
+            let once = || {
+                let client = Client::of(&server);
+                let daemons = client.daemons(20);
+                let child = child_of(&server, &client.0);
+                client.order("sleep");
+                client.reset();
+                let end = end_of(&server, child);
+                assert_eq!(value(&end, "reason"), Some("gone"), "{end}");
+                let took = all_gone(&server, &format!("{kind}, among others"), &daemons);
+                // Not after the time that the others' leftovers have.
+                within("the daemons went late", took, SOON)
+            };
+            let all = in_time(once);
             ended.store(true, Ordering::Relaxed);
-            // Not after the time that the others' leftovers have.
-            assert!(took < Duration::from_millis(1500), "{took:?}");
+            all.unwrap_or_else(|why| server.fail(&why));
         });
         assert!(server.stop().success());
     }
@@ -196,17 +255,19 @@ fn who_is_replaced_by_a_child_of_its_own_has_no_more_time_than_others() {
     for kind in kinds() {
         let server = server(kind, &[]);
         let baseline = baseline(&server);
-        let client = Client::of(&server);
-        client.have(&["hop 300"]);
-        client.order("exit 0");
-        server.wait_log(|line| line.starts_with("end "));
-        let ended = Instant::now();
-        client.end();
-        let took = ended.elapsed();
-        assert!(
-            (Duration::from_millis(1900)..Duration::from_secs(2) + SOON).contains(&took),
-            "{kind}: {took:?}"
-        );
+        let once = || {
+            let client = Client::of(&server);
+            client.have(&["hop 300"]);
+            let child = child_of(&server, &client.0);
+            let before = Instant::now();
+            client.order("exit 0");
+            end_of(&server, child);
+            let ended = Instant::now();
+            client.end();
+            assert!(before.elapsed() >= GRACE_LEAST, "{kind}: {:?}", before.elapsed());
+            within("it went late", ended.elapsed(), Duration::from_secs(2) + SOON)
+        };
+        in_time(once).unwrap_or_else(|why| server.fail(&why));
         server.quiescent(&baseline);
         assert!(server.stop().success());
     }
@@ -276,7 +337,7 @@ fn a_master_that_is_killed_takes_a_thousand_programs_and_their_daemons_with_it()
     let start = |address: &str| Server::tine(&[&[address, "-v"], &limits[..], &program].concat());
     let server = start("127.0.0.1:0");
     let clients = crowd(&server, CLIENTS);
-    let group = group_of(child_of_last_client(&server));
+    let group = group_of(child_of(&server, &clients[0]));
     let all = until("every program has its daemon", || {
         Some(members(&group)).filter(|all| all.len() == 2 * CLIENTS)
     });
@@ -285,7 +346,7 @@ fn a_master_that_is_killed_takes_a_thousand_programs_and_their_daemons_with_it()
     server.signal(Signal::KILL);
     until("nobody is left", || (all.alive() == 0).then_some(()));
     eprintln!("{} processes were gone {:?} after their master", all.len(), began.elapsed());
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert!(began.elapsed() < FOR_MANY, "{:?}", began.elapsed());
     for client in &clients {
         assert_eq!(client.rest().expect("an end, and no reset"), b"");
     }
@@ -308,13 +369,13 @@ fn a_master_that_is_killed_while_it_is_stopped_or_whose_programs_change_user_tak
         copy
     };
     let script = with_daemon(&setuid("sleep"), &setuid("cat"));
-    for user in [&[][..], &["--user", "nobody"]] {
+    let once = |user: &[&str]| {
         // Nothing that a guarded program executes changes its user.
         let orphans = ["--orphans", "die", "--confine", "none"];
         let server =
             Server::tine(&[&["127.0.0.1:0", "-v"], user, &orphans, &["--", "sh", "-c", &script]].concat());
-        let _clients = crowd(&server, 20);
-        let child = child_of_last_client(&server);
+        let clients = crowd(&server, 20);
+        let child = child_of(&server, &clients[0]);
         let group = group_of(child);
         let all =
             until("every program has its daemon", || Some(members(&group)).filter(|all| all.len() == 40));
@@ -330,27 +391,32 @@ fn a_master_that_is_killed_while_it_is_stopped_or_whose_programs_change_user_tak
         let began = Instant::now();
         server.signal(Signal::KILL);
         until("nobody is left", || (all.alive() == 0).then_some(()));
-        eprintln!("{user:?}: {} processes were gone {:?} after their master", all.len(), began.elapsed());
-        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        let took = began.elapsed();
+        eprintln!("{user:?}: {} processes were gone {took:?} after their master", all.len());
         until("the group is cleared away", || (!group.exists()).then_some(()));
+        within("they went late", took, SOON)
+    };
+    for user in [&[][..], &["--user", "nobody"]] {
+        in_time(|| once(user)).unwrap_or_else(|why| panic!("{user:?}: {why}"));
     }
 }
 
 #[test]
 fn without_control_groups_programs_die_with_their_master_too() {
-    let server = server("subreaper", &["--orphans", "die"]);
-    let clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
-    clients.iter().for_each(|client| client.have(&["deaf"]));
-    let log = server.log();
-    let all =
-        log.lines().filter(|line| line.starts_with("accept ")).map(|line| Process::of(number(line, "child")));
-    let all = Processes(all.collect());
-    assert_eq!(all.len(), 10);
-    let began = Instant::now();
-    server.signal(Signal::KILL);
-    until("nobody is left", || (all.alive() == 0).then_some(()));
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    clients.iter().for_each(Client::end);
+    let once = || {
+        let server = server("subreaper", &["--orphans", "die"]);
+        let clients: Vec<_> = (0..10).map(|_| Client::of(&server)).collect();
+        clients.iter().for_each(|client| client.have(&["deaf"]));
+        let all = clients.iter().map(|client| Process::of(child_of(&server, &client.0)));
+        let all = Processes(all.collect());
+        let began = Instant::now();
+        server.signal(Signal::KILL);
+        until("nobody is left", || (all.alive() == 0).then_some(()));
+        let took = began.elapsed();
+        clients.iter().for_each(Client::end);
+        within("they went late", took, SOON)
+    };
+    in_time(once).unwrap_or_else(|why| panic!("{why}"));
 }
 
 #[test]
@@ -367,7 +433,7 @@ fn a_guardian_that_is_killed_is_replaced() {
     });
     let client = Client::of(&server);
     let mut all = client.daemons(3);
-    all.0.push(Process::of(child_of_last_client(&server)));
+    all.0.push(Process::of(child_of(&server, &client.0)));
     server.signal(Signal::KILL);
     until("nobody is left", || (all.alive() == 0).then_some(()));
     client.end();
@@ -392,7 +458,7 @@ fn a_master_that_is_killed_leaves_a_thousand_programs_that_finish_and_no_trace_o
     let start = |address: &str| Server::tine(&[&[address, "-v"], &limits[..], &["--", "cat"]].concat());
     let first = start("127.0.0.1:0");
     let clients = crowd(&first, CLIENTS);
-    let group = support::is_root().then(|| group_of(child_of_last_client(&first)));
+    let group = support::is_root().then(|| group_of(child_of(&first, &clients[0])));
     first.signal(Signal::KILL);
     first.wait();
 
@@ -410,8 +476,7 @@ fn a_master_that_is_killed_leaves_a_thousand_programs_that_finish_and_no_trace_o
         let events = group.join("cgroup.events");
         let empty = || fs::read_to_string(&events).is_ok_and(|events| events.contains("populated 0\n"));
         until("they have ended", || empty().then_some(()));
-        second.status(); // so that the log has told of the client by now
-        let others = group_of(child_of_last_client(&second));
+        let others = group_of(child_of(&second, &stays));
         let third = Server::tine(&["127.0.0.1:0", "-v", "--", "cat"]);
         assert!(!group.exists(), "the third has not cleared away what the first left");
         assert!(others.exists(), "the second is still there");
@@ -531,7 +596,7 @@ fn without_control_groups_the_log_says_why_and_daemons_are_killed_all_the_same()
         command
     };
     let program = ["--", "perl", &script];
-    let args = [&["127.0.0.1:0", "-v", "--idle-timeout", "1s"], &KILLED[..], &program].concat();
+    let args = [&["127.0.0.1:0", "-v", "--idle-timeout", "7s"], &KILLED[..], &program].concat();
     let server = Server::start(as_nobody(&args), Ready::Ports(listeners_among(&args)));
     server.wait_log(|line| line.starts_with("listen "));
     let log = server.log();

@@ -14,7 +14,7 @@ use clients::{Client, Family, HELLO, is_inside, proxy_v1, proxy_v2, uid};
 use support::{Folder, left_out_without_root, number, value};
 use tine_testkit::refusals::{connect_from, counter, counters, reset, to_the_end};
 use tine_testkit::server::until;
-use tine_testkit::{Baseline, Server, Signal};
+use tine_testkit::{Baseline, Server, Signal, procfs};
 
 /// Ends as it is told by its client's first line; otherwise it is an echo of that.
 const ENDS: &str = r#"
@@ -56,15 +56,36 @@ fn may_come(server: &Server, source: impl Into<IpAddr>) -> bool {
     Client::from(source, server.socket(0), HELLO).is_served_or_why().is_ok()
 }
 
+/// Whether one from there is kept out, where those who are let in may not have the time to be served.
+fn is_kept_out(server: &Server, source: impl Into<IpAddr>) -> bool {
+    let counted = || ["served", "refused.penalty"].map(|name| counter(server, name));
+    let before = counted();
+    Client::from(source, server.socket(0), "exit0\n").hears_all();
+    let after = until("it is counted", || Some(counted()).filter(|now| *now != before));
+    assert_eq!(after.iter().sum::<u64>(), before.iter().sum::<u64>() + 1);
+    after[1] > before[1]
+}
+
 /// For how long the log says that a source is kept out.
 fn for_seconds(server: &Server, source: &str) -> u32 {
     let line = server.wait_log(|line| line.starts_with("penalty ") && value(line, "source") == Some(source));
     number(&line, "for_s")
 }
 
+/// The log says of a source, which was not there before, that two prices of ten minutes were added up.
+fn is_twice_ten_minutes(server: &Server, source: &str, since: Instant) {
+    let seconds = for_seconds(server, source);
+    let least = 1199 - since.elapsed().as_secs() as u32;
+    assert!((least..=1200).contains(&seconds), "twice ten minutes, but for what has passed: {seconds}");
+}
+
 #[test]
 fn each_end_costs_what_its_name_says_and_nothing_else() {
-    let ends = ["crash", "abort", "kill", "term", "exit75", "exit3", "first byte", "whole time", "good"];
+    // By themselves, however long that takes; and those that a deadline ends, which nobody else must have.
+    let ends: [(&[&str], &[&str]); 2] = [
+        (&["crash", "abort", "kill", "term", "exit75", "exit3", "good"], &[]),
+        (&["first byte", "whole time"], &["--first-byte-timeout", "200ms", "--time-limit", "400ms"]),
+    ];
     let cases: [(&str, &[&str]); 6] = [
         ("crash", &["crash", "abort"]),
         ("signal", &["kill", "term"]),
@@ -75,34 +96,37 @@ fn each_end_costs_what_its_name_says_and_nothing_else() {
     ];
     for (name, costly) in cases {
         let penalty = format!("--penalty={name}=1h,min=1h,max=1h");
-        let server = serve(
-            &["127.0.0.1:0"],
-            &[&penalty, "--first-byte-timeout", "200ms", "--time-limit", "400ms", "--end", "kill"],
-        );
-        let to = server.socket(0);
-        // All of them together: the deadlines take their time.
-        let source = |number: usize| Ipv4Addr::new(127, 30, 0, number as u8 + 1);
-        let mut clients: Vec<Client> = Vec::new();
-        for (number, end) in ends.iter().enumerate() {
-            let says = match *end {
-                "first byte" => String::new(),
-                "whole time" | "good" => HELLO.to_owned(),
-                other => format!("{other}\n"),
+        let mut kept_out = Vec::new();
+        for (ends, deadlines) in ends {
+            let server = serve(&["127.0.0.1:0"], &[&[&penalty, "--end", "kill"], deadlines].concat());
+            let to = server.socket(0);
+            // All of them together: the deadlines take their time.
+            let source = |number: usize| Ipv4Addr::new(127, 30, 0, number as u8 + 1);
+            let mut clients: Vec<Client> = Vec::new();
+            for (number, end) in ends.iter().enumerate() {
+                let says = match *end {
+                    "first byte" => String::new(),
+                    "whole time" | "good" => HELLO.to_owned(),
+                    other => format!("{other}\n"),
+                };
+                clients.push(Client::from(source(number), to, &says));
+                if *end == "good" {
+                    clients[number].finishes();
+                }
+            }
+            clients.iter_mut().for_each(|client| drop(client.hears_all()));
+            until("all have ended", || (counter(&server, "served") == ends.len() as u64).then_some(()));
+            let is_out = |number: usize| match deadlines.is_empty() {
+                true => !may_come(&server, source(number)),
+                false => is_kept_out(&server, source(number)),
             };
-            clients.push(Client::from(source(number), to, &says));
+            let out: Vec<&str> =
+                ends.iter().enumerate().filter(|(n, _)| is_out(*n)).map(|(_, end)| *end).collect();
+            assert_eq!(counter(&server, "refused.penalty"), out.len() as u64, "{penalty}\n{}", server.log());
+            assert!(server.stop().success());
+            kept_out.extend(out);
         }
-        clients.last_mut().unwrap().finishes();
-        clients.iter_mut().for_each(|client| drop(client.hears_all()));
-        until("all have ended", || (counter(&server, "served") == ends.len() as u64).then_some(()));
-        let kept_out: Vec<&str> = ends
-            .iter()
-            .enumerate()
-            .filter(|(n, _)| !may_come(&server, source(*n)))
-            .map(|(_, end)| *end)
-            .collect();
-        assert_eq!(kept_out, costly, "{penalty}\n{}", server.log());
-        assert_eq!(counter(&server, "refused.penalty"), costly.len() as u64);
-        assert!(server.stop().success());
+        assert_eq!(kept_out, costly, "{penalty}");
     }
 }
 
@@ -172,11 +196,14 @@ fn no_penalty_is_longer_than_the_most_and_each_ends_by_itself() {
         may_come(&server, source).then_some(())
     });
     assert!(start.elapsed() >= MOST, "{:?}", start.elapsed());
-    assert!(last.elapsed() <= MOST * 3, "twenty hours are cut to two seconds, not to {:?}", last.elapsed());
+    // Not forty seconds; on a busy machine each try may take a while.
+    assert!(last.elapsed() <= MOST * 10, "twenty hours are cut to two seconds, not to {:?}", last.elapsed());
     assert_eq!(for_seconds(&server, "127.33.0.1"), 2);
-    // Everything begins anew.
-    ends_as(&server, source, "crash");
-    assert!(!may_come(&server, source));
+    // Everything begins anew; on a busy machine two seconds may be over before one has tried.
+    until("it is kept out once more", || {
+        ends_as(&server, source, "crash");
+        (!may_come(&server, source)).then_some(())
+    });
     until("it is over once more", || may_come(&server, source).then_some(()));
     assert!(counter(&server, "refused.penalty") >= tries, "{:?}", counters(&server));
     server.quiescent(&baseline);
@@ -189,7 +216,7 @@ fn who_comes_too_often_earns_a_penalty_for_that() {
     for (limit, why) in cases {
         let server = serve(&["127.0.0.1:0"], &[limit, &["--penalty", "refused=10m,min=15m,max=1h"]].concat());
         let source = Ipv4Addr::new(127, 34, 0, 1);
-        let to = server.socket(0);
+        let (to, start) = (server.socket(0), Instant::now());
         let mut here = Client::from(source, to, HELLO);
         here.is_served();
         let refused = |why: &str| counter(&server, &format!("refused.{why}"));
@@ -200,7 +227,7 @@ fn who_comes_too_often_earns_a_penalty_for_that() {
         // Nobody is refused for another's being refused.
         assert!(may_come(&server, [127, 34, 0, 2]));
         // Being refused for the penalty does not make it longer, or nobody who tries again would ever come in.
-        assert!((1190..=1200).contains(&for_seconds(&server, "127.34.0.1")));
+        is_twice_ten_minutes(&server, "127.34.0.1", start);
         drop(here);
         assert!(server.stop().success());
     }
@@ -217,7 +244,7 @@ fn a_penalty_ends_though_its_source_tries_all_the_time() {
         tries += 1;
         may_come(&server, source).then_some(())
     });
-    assert!(start.elapsed() < Duration::from_secs(10), "after {tries} tries, {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(20), "after {tries} tries, {:?}", start.elapsed());
     assert_eq!(counter(&server, "refused.penalty"), tries - 1);
     assert!(server.stop().success());
 }
@@ -287,9 +314,8 @@ fn one_of_two_is_kept_out(family: Family) {
     };
     assert_eq!(for_seconds(&server, &expected), 3600);
     assert_eq!([1, 1, 2].map(|source| enter(source, HELLO)), ["", "", HELLO]);
-    let log = server.log();
-    let refused = log.lines().find(|line| line.starts_with("refuse ")).expect("it is told");
-    assert_eq!(value(refused, "reason"), Some("penalty"));
+    let refused = server.wait_log(|line| line.starts_with("refuse "));
+    assert_eq!(value(&refused, "reason"), Some("penalty"));
     assert_eq!(counter(&server, "refused.penalty"), 2);
     if family == V6 {
         let second: IpAddr = "fd00:1::2".parse().unwrap();
@@ -365,8 +391,9 @@ fn through(server: &Server, header: impl AsRef<[u8]>, says: &str) -> String {
     String::from_utf8(line).unwrap()
 }
 
-fn behind(options: &[&str]) -> Server {
-    let proxy = ["--proxy", "required", "--proxy-from", "127.8.0.0/16", "--proxy-timeout", "300ms"];
+/// A balancer has so long for its header: who does not mean to wait for that should be far from it.
+fn behind(time: &str, options: &[&str]) -> Server {
+    let proxy = ["--proxy", "required", "--proxy-from", "127.8.0.0/16", "--proxy-timeout", time];
     serve(&["127.0.0.1:0"], &[&proxy[..], options].concat())
 }
 
@@ -376,7 +403,7 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn behind_a_balancer_the_client_is_kept_out_and_never_the_balancer() {
-    let server = behind(&["--penalty", "crash=1h,timeout=1h,exit=1h,signal=1h,min=1s,max=1h"]);
+    let server = behind("5s", &["--penalty", "crash=1h,timeout=1h,exit=1h,signal=1h,min=1s,max=1h"]);
     let to = server.socket(0);
     let baseline = Baseline::with(&server, move || {
         let says = format!("PROXY UNKNOWN\r\n{HELLO}");
@@ -396,6 +423,8 @@ fn behind_a_balancer_the_client_is_kept_out_and_never_the_balancer() {
     }
     assert_eq!(through(&server, proxy_v2(None), HELLO), HELLO);
     assert_eq!(through(&server, "PROXY UNKNOWN\r\n", HELLO), HELLO);
+    // This one says nothing, and has time for that while others come.
+    let silent = connect_from(BALANCER, to).unwrap();
     // A hundred clients of one balancer, each of which earns a penalty.
     for client in 1..=100 {
         let client = IpAddr::from([198, 51, 100, client]);
@@ -406,7 +435,7 @@ fn behind_a_balancer_the_client_is_kept_out_and_never_the_balancer() {
     for _ in 0..20 {
         assert_eq!(through(&server, "GET / HTTP/1.0\r\n\r\n", ""), "");
     }
-    assert_eq!(through(&server, "", ""), "", "its time is over");
+    assert_eq!(to_the_end(&silent).unwrap(), b"", "its time is over");
     assert_eq!(through(&server, proxy_v1(good), HELLO), HELLO);
     // Of IPv6 it is the /64.
     assert_eq!(through(&server, proxy_v2(Some(ip("2001:db8:1::1"))), "crash\n"), "");
@@ -422,7 +451,7 @@ fn behind_a_balancer_the_client_is_kept_out_and_never_the_balancer() {
 
 #[test]
 fn behind_a_balancer_each_client_has_its_own_limits() {
-    let server = behind(&["-C", "2:two are enough", "--rate-per-source=5/h:5"]);
+    let server = behind("1h", &["-C", "2:two are enough", "--rate-per-source=5/h:5"]);
     let to = server.socket(0);
     let enter = |client: &str| {
         let says = proxy_v1(ip(client)) + HELLO;
@@ -463,7 +492,7 @@ fn who_says_nothing_and_leaves_earns_a_penalty_for_that() {
     let server = serve(&["127.0.0.1:0"], &["--penalty", "nobytes=10m,min=15m,max=1h"]);
     let baseline = baseline(&server);
     let to = server.socket(0);
-    let source = Ipv4Addr::new(127, 42, 0, 1);
+    let (source, start) = (Ipv4Addr::new(127, 42, 0, 1), Instant::now());
     let says = |source: Ipv4Addr, bytes: &[u8]| {
         until("everybody has gone", || (server.status().open == 0).then_some(()));
         let served = counter(&server, "served");
@@ -483,13 +512,16 @@ fn who_says_nothing_and_leaves_earns_a_penalty_for_that() {
     assert!(may_come(&server, source), "ten minutes are less than fifteen");
     says(source, b"");
     assert!(!may_come(&server, source));
-    assert!((1190..=1200).contains(&for_seconds(&server, "127.42.0.1")));
+    is_twice_ten_minutes(&server, "127.42.0.1", start);
     // Gone before it is accepted, or with a byte before that. (Gone for good while it is served, nothing can be known of.)
     for (source, word, comes) in [([127, 42, 0, 3], "", false), ([127, 42, 0, 4], "x", true)] {
         for _ in 0..2 {
             until("everybody has gone", || (server.status().open == 0).then_some(()));
             let served = counter(&server, "served");
             server.signal(Signal::STOP);
+            until("the master stands still", || {
+                procfs::stat(server.pid()).is_some_and(|stat| stat.state == 'T').then_some(())
+            });
             let mut stream = connect_from(Ipv4Addr::from(source), to).unwrap();
             stream.write_all(word.as_bytes()).unwrap();
             reset(stream).unwrap();

@@ -36,7 +36,7 @@ impl Handler for Misbehaves {
     fn prepare(&self) -> io::Result<()> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut file = File::options().append(true).open(file)?;
-        writeln!(file, "{}", std::process::id())?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?; // at once: others write there too
         self.kept.set(file).map_err(|_| io::Error::other("prepared twice"))
     }
 
@@ -48,7 +48,7 @@ impl Handler for Misbehaves {
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             drop(from); // a client says no more before it is answered
             if let ("do use what was prepared", Some(mut file)) = (&*line, self.kept.get()) {
-                writeln!(file, "{} again", std::process::id())?;
+                file.write_all(format!("{} again\n", std::process::id()).as_bytes())?;
                 return writeln!(&conn, "used");
             }
             return act(&line["do ".len()..], conn);

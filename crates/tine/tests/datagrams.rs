@@ -4,21 +4,23 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use common::*;
 use rustix::process::Signal;
 use tine_os::socket::{IntOption, set_int};
+use tine_testkit::server::until;
 use tine_testkit::target::example;
 use tine_testkit::{Baseline, Datagrams, Group, Pattern, Server, net};
-use tine_testkit::{ask_datagram, children, datagrams, grouped_datagrams, udp_drops};
+use tine_testkit::{ask_datagram, children, grouped_datagrams, udp_drops};
 
 const UDP: &str = "udp://127.0.0.1:0";
 
@@ -59,6 +61,36 @@ fn at_once(socket: &UdpSocket, bytes: &[u8], size: usize) -> io::Result<()> {
     socket.send(bytes).map(drop)
 }
 
+/// The same, and what comes back is waited for: where nothing is lost, whatever is missing is late.
+fn at_once_and_patiently(socket: &UdpSocket, bytes: &[u8], size: usize) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    at_once(socket, bytes, size)
+}
+
+/// How long a load that loses some waits for the last answers: those that come later are missing.
+const LAST: Duration = Duration::from_secs(4);
+
+/// Has a load that `send` sends go on no faster than workers are killed, twenty in all, and wait for its last answers.
+fn while_killing(
+    total: u64,
+    kills: &AtomicUsize,
+    send: impl Fn(&UdpSocket, &[u8], usize) -> io::Result<()>,
+) -> impl Fn(&UdpSocket, &[u8], usize) -> io::Result<()> {
+    const KILLS: u64 = 20;
+    let sent = Cell::new(0);
+    move |socket, bytes, size| {
+        sent.set(sent.get() + bytes.len().div_ceil(size) as u64);
+        let due = (KILLS * sent.get()).div_ceil(total) as usize;
+        until("workers are killed", || {
+            (kills.load(Ordering::Relaxed) >= due.min(KILLS as usize)).then_some(())
+        });
+        if sent.get() >= total {
+            socket.set_read_timeout(Some(LAST))?;
+        }
+        send(socket, bytes, size)
+    }
+}
+
 /// What is sent by turns: alone, equally long, with a shorter last one, and as many as all kernels send at once.
 const GROUPS: [Group; 8] = [
     Group { count: 64, size: 64, last: 64 },
@@ -71,6 +103,13 @@ const GROUPS: [Group; 8] = [
     Group { count: 3, size: 200, last: 200 },
 ];
 
+/// The same, each alone.
+const ALONE: [Group; 3] = [
+    Group { count: 1, size: 16, last: 16 },
+    Group { count: 1, size: 47, last: 47 },
+    Group { count: 1, size: 79, last: 79 },
+];
+
 #[test]
 fn datagrams_that_are_sent_at_once_and_alone_come_back_each_by_itself() {
     for (listen, host) in
@@ -79,7 +118,8 @@ fn datagrams_that_are_sent_at_once_and_alone_come_back_each_by_itself() {
         for option in ["", "?gro=0"] {
             let server = Server::example("datagrams", &[&format!("{listen}{option}")]);
             let address = format!("{host}:{}", server.port(0));
-            let load = grouped_datagrams(&address, 20_000, 64, &GROUPS, at_once).expect("it can be sent");
+            let load = grouped_datagrams(&address, 20_000, 64, &GROUPS, at_once_and_patiently);
+            let load = load.expect("it can be sent");
             assert_eq!(udp_drops(server.port(0)) + load.own_drops, 0);
             let clean =
                 Datagrams { sent: 20_000, received: 20_000, seconds: load.seconds, ..Default::default() };
@@ -102,9 +142,9 @@ fn replies_to_what_was_sent_at_once_are_judged_one_by_one() {
     assert!(is_silent(&client));
 }
 
-/// Kills workers for as long as the load lasts; gives how many.
-fn kill_under(server: &Server, workers: usize, loading: &AtomicBool) -> usize {
-    let (mut random, mut kills) = (Pattern::new(3), 0);
+/// Kills workers for as long as the load lasts; counts how many.
+fn kill_under(server: &Server, workers: usize, loading: &AtomicBool, kills: &AtomicUsize) {
+    let mut random = Pattern::new(3);
     while loading.load(Ordering::Relaxed) {
         let all = wait_children(server, workers);
         let victim = all[(random.next_u64() % workers as u64) as usize];
@@ -112,9 +152,8 @@ fn kill_under(server: &Server, workers: usize, loading: &AtomicBool) -> usize {
         signal_child(server, victim, Signal::KILL);
         let replaced = format!("worker pid={victim} signal=9 ");
         server.wait_log_from(from, |line| line.starts_with(&replaced));
-        kills += 1;
+        kills.fetch_add(1, Ordering::Relaxed);
     }
-    kills
 }
 
 #[test]
@@ -123,16 +162,20 @@ fn killed_workers_lose_one_datagram_each_of_those_that_were_sent_at_once() {
     for workers in [1, 2] {
         let server = Server::example("datagrams", &[&format!("workers={workers}"), UDP]);
         let baseline = Baseline::of(&server).by_kind();
-        let loading = AtomicBool::new(true);
-        let (loads, kills) = thread::scope(|scope| {
-            let killer = scope.spawn(|| kill_under(&server, workers, &loading));
+        let (loading, kills) = (AtomicBool::new(true), AtomicUsize::new(0));
+        let loads = thread::scope(|scope| {
+            let killer = scope.spawn(|| kill_under(&server, workers, &loading, &kills));
             // Two peers, as two workers may both have work.
-            let load = || grouped_datagrams(server.addr(0), TOTAL, 64, &GROUPS, at_once);
-            let loads = [scope.spawn(load), scope.spawn(load)];
-            let loads = loads.map(|load| load.join().expect("no panic").expect("the load can be sent"));
+            let load = || {
+                let send = while_killing(TOTAL, &kills, at_once);
+                grouped_datagrams(server.addr(0), TOTAL, 64, &GROUPS, send)
+            };
+            let loads = [scope.spawn(load), scope.spawn(load)].map(|load| load.join());
             loading.store(false, Ordering::Relaxed);
-            (loads, killer.join().expect("the killer does not panic"))
+            killer.join().expect("the killer does not panic");
+            loads.map(|load| load.expect("no panic").expect("the load can be sent"))
         });
+        let kills = kills.into_inner();
         let sum = |count: fn(&Datagrams) -> u64| loads.iter().map(count).sum::<u64>();
         assert_eq!((sum(|load| load.duplicates), sum(|load| load.strays)), (0, 0), "{loads:?}");
         let missing = sum(|load| load.missing.len() as u64);
@@ -224,13 +267,19 @@ fn a_hundred_thousand_datagrams_come_back_but_for_those_in_the_hands_of_killed_w
     const WORKERS: usize = 2;
     let server = Server::example("datagrams", &["workers=2", UDP]);
     let baseline = Baseline::of(&server).by_kind();
-    let loading = AtomicBool::new(true);
-    let (load, kills) = thread::scope(|scope| {
-        let killer = scope.spawn(|| kill_under(&server, WORKERS, &loading));
-        let load = datagrams(server.addr(0), TOTAL, 64).expect("the load can be sent");
+    let (loading, kills) = (AtomicBool::new(true), AtomicUsize::new(0));
+    let load = thread::scope(|scope| {
+        let killer = scope.spawn(|| kill_under(&server, WORKERS, &loading, &kills));
+        let load = scope.spawn(|| {
+            let send = while_killing(TOTAL, &kills, |socket, bytes, _| socket.send(bytes).map(drop));
+            grouped_datagrams(server.addr(0), TOTAL, 64, &ALONE, send)
+        });
+        let load = load.join();
         loading.store(false, Ordering::Relaxed);
-        (load, killer.join().expect("the killer does not panic"))
+        killer.join().expect("the killer does not panic");
+        load.expect("no panic").expect("the load can be sent")
     });
+    let kills = kills.into_inner();
     let dropped = udp_drops(server.port(0)) + load.own_drops;
     assert_eq!((load.sent, load.duplicates, load.strays, load.refused), (TOTAL, 0, 0, 0), "{load:?}");
     assert_eq!(

@@ -121,14 +121,19 @@ fn a_storm_of_kills_hurts_only_the_killed() {
     let server = Server::example("watched", &[TCP]);
     let baseline = Baseline::of(&server);
     let others_are_there = AtomicBool::new(true);
+    // They are here before it begins, and speak after its end at the latest.
+    let mut clients: Vec<Client> = (0..10).map(|_| Client::served(server.addr(0))).collect();
     let (kills, steady_lines, load) = thread::scope(|scope| {
         let steady = scope.spawn(|| {
-            let mut clients: Vec<Client> = (0..10).map(|_| Client::served(server.addr(0))).collect();
             let mut lines = 0;
-            while others_are_there.load(Ordering::Relaxed) {
+            loop {
+                let is_last = !others_are_there.load(Ordering::Relaxed);
                 for client in &mut clients {
                     client.talk().expect("a client that nobody was to hurt");
                     lines += 1;
+                }
+                if is_last {
+                    break;
                 }
             }
             clients.into_iter().for_each(|client| client.leave().expect("the end"));
@@ -204,7 +209,7 @@ fn stopped_children_do_not_keep_a_server_from_ending() {
     let asked = Instant::now();
     server.signal(Signal::TERM);
     assert!(server.wait().success());
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     server.wait_log(|line| line == "stop   served=20"); // the last line
     assert_eq!(count(&server, |line| line.starts_with("end ") && line.contains(" signal=9 ")), 20);
     drop(clients);
@@ -337,7 +342,7 @@ fn a_second_request_to_end_means_now() {
     server.signal(Signal::INT);
     client.expect_gone();
     assert!(server.wait().success());
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     assert_eq!(end_of(&server, child), "signal=9");
 }
 
@@ -368,7 +373,7 @@ fn when_patience_is_over_children_are_told_to_end_and_then_killed() {
         (told[1].as_str(), told[3].as_str()),
         ("nudge  open=2 signal=TERM", "nudge  open=1 signal=KILL")
     );
-    assert!((Duration::from_secs(3)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(3)..Duration::from_secs(20)).contains(&took), "{took:?}");
 }
 
 #[test]
