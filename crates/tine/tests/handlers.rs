@@ -255,7 +255,8 @@ fn two_threads_use_both_directions_and_end_them_one_by_one() {
 /// stays. Twelve pages without [`tine::Apart`].
 #[test]
 fn few_pages_of_the_master_are_copied_for_a_client() {
-    const PAGES_MOST: u64 = 8;
+    // For a hundred clients, and some for what is not done for each of them.
+    const PAGES_MOST: u64 = 8 * 100 + 50;
     let server = Server::example("misbehave", &["quiet", TCP]);
     let faults = || -> u64 {
         let stat = procfs::stat(server.pid()).expect("it lives");
@@ -265,12 +266,12 @@ fn few_pages_of_the_master_are_copied_for_a_client() {
     clients(20);
     // On a busy machine one client comes before the master has done with another: a few more then, and seldom.
     let mut all = Vec::new();
-    while all.len() < 10 && all.last().is_none_or(|copied| *copied > PAGES_MOST * 100) {
+    while all.len() < 10 && all.last().is_none_or(|copied| *copied > PAGES_MOST) {
         let before = faults();
         clients(100);
         all.push(faults() - before);
     }
-    assert!(all.last() <= Some(&(PAGES_MOST * 100)), "{all:?} page faults for a hundred clients each");
+    assert!(all.last() <= Some(&PAGES_MOST), "{all:?} page faults for a hundred clients each");
     assert!(server.stop().success());
 }
 
