@@ -164,7 +164,9 @@ impl Program {
         self
     }
 
-    /// Sets variables that differ from client to client. Called in the master, before the fork.
+    /// Sets variables that differ from client to client. Called in the master, before the fork. With spares ([`Server::spares`](crate::Server::spares))
+    /// it is called in the child: once beforehand for a client that is nobody (0.0.0.0, port 0), so that it is quick when one comes, and
+    /// what it sets then is forgotten.
     pub fn describe(mut self, describe: impl FnMut(&mut Variables<'_>, &Client<'_>) + 'static) -> Program {
         self.describe = Some(Box::new(describe));
         self

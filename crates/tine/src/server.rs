@@ -518,7 +518,10 @@ impl Server {
                 let share = master.share(crew);
                 share.map_err(system("make memory that acceptors share"))?;
             }
-            None => master.spares = spares.map(|spares| Parked::new(spares, self.clients_per_child)),
+            None => {
+                master.nursery.iter().for_each(Nursery::is_mine_alone);
+                master.spares = spares.map(|spares| Parked::new(spares, self.clients_per_child));
+            }
         }
         Ok(master)
     }

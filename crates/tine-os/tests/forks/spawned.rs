@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use tine_os::exec::{Argv, Environ, exec};
+use tine_os::fork::exit;
 use tine_os::spawn::{Nursery, Task, With};
-use tine_os::{Pid, fd, signal, wait};
+use tine_os::{Forked, Pid, fd, fork, signal, wait};
 
 use crate::support::{Test, hear, pair, say, signal_of, tests};
 
@@ -21,6 +22,7 @@ pub const TESTS: &[Test] = tests![
     a_handler_of_ours_is_not_the_childs,
     a_client_sees_the_end_when_its_child_ends,
     a_child_is_told_who_it_is_for_its_parent,
+    a_fork_has_no_stacks_of_a_nursery_that_is_its_parents_alone,
 ];
 
 fn nursery<T: Clone>(places: usize, what: T) -> Nursery<T> {
@@ -54,6 +56,30 @@ fn what_a_child_does_with_descriptors_is_its_own() {
 fn a_child_is_told_who_it_is_for_its_parent() {
     let child = bear(&mut nursery(1, ()), null(), |(), _, pid| u8::from(pid == Some(Pid::own())));
     assert_eq!(status_of(child), Some(1));
+}
+
+fn a_fork_has_no_stacks_of_a_nursery_that_is_its_parents_alone() {
+    const PLACES: usize = 4;
+    let mappings = || {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("proc_pid_maps(5)");
+        u8::try_from(maps.lines().count()).expect("a small process")
+    };
+    let in_a_fork = || match fork().expect("a child") {
+        Forked::Child => exit(mappings()),
+        Forked::Parent(child) => status_of(child).expect("it has counted"),
+    };
+    let mut nursery = nursery(PLACES, 0u32);
+    let before = in_a_fork();
+    nursery.is_mine_alone();
+    assert_eq!(before - in_a_fork(), 2 * PLACES as i32, "a stack and its guard each");
+    // And here they still are.
+    for _ in 0..2 * PLACES {
+        let child = bear(&mut nursery, null(), |count, _, _| {
+            *count += 1;
+            *count as u8
+        });
+        assert!(matches!(status_of(child), Some(1 | 2)));
+    }
 }
 
 fn what_a_child_does_with_its_place_is_seen_by_the_next() {

@@ -25,7 +25,7 @@ use crate::handler::Handler;
 use crate::life::admit::{Rule, RuleId, Rules};
 use crate::life::fork::{Birth, Desk, SETUP_FAILED};
 use crate::life::reap::Report;
-use crate::mode::spare::Bed;
+use crate::mode::spare::{Bed, Handover};
 use crate::peer::Peer;
 use crate::program::{Client, Places, Program, Sockets, Stderr, Variables};
 
@@ -367,7 +367,8 @@ impl Service for Program {
         };
         // Their numbers are closed with all others when the client has been placed, and must not be closed again.
         let bed = ManuallyDrop::new(bed);
-        let (client, told) = match bed.enter(desk, fds).and_then(|()| bed.wait()) {
+        let entered = bed.enter(desk, fds).map(|()| self.rehearse(rules));
+        let (client, told) = match entered.and_then(|()| bed.wait()) {
             Ok((client, told)) => (ManuallyDrop::new(client), told),
             Err(failure) => return failure,
         };
@@ -394,6 +395,14 @@ impl Program {
     /// What is executed for this client: the rule that holds for it may name another program.
     fn chosen(&self) -> &Rc<Argv> {
         self.variant.and_then(|id| self.variants.get(&id)).unwrap_or(&self.argv)
+    }
+
+    /// In a spare: does for nobody what it will do for its client. The memory that this takes is its own then, and the code is there:
+    /// what a fork shares is copied page by page, and not while somebody waits.
+    fn rehearse(&mut self, rules: &Rules) {
+        let nobody = Handover::of_nobody();
+        self.prepare(&nobody.client(), rules.of(&nobody.peer));
+        drop(Rc::clone(self.chosen()));
     }
 
     /// In a child: becomes the program, or says why not.

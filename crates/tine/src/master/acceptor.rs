@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tine_os::processor::Processors;
 use tine_os::signal::{Signal, Signals};
 use tine_os::socket::Addr;
+use tine_os::spawn::Nursery;
 use tine_os::wait::{self, Deaths, Ended};
 use tine_os::{ForkError, Forked, Pid, apart, fork, orphan, ready::Ready};
 
@@ -235,6 +236,7 @@ impl Master {
         self.slots = Slots::of_seat(seat(at));
         self.cells = Cells::default();
         self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
+        self.nursery.iter().for_each(Nursery::is_mine_alone);
         if self.nursery.is_some() || self.workplace.plan.confines() {
             self.workplace.trees.keep_open();
         }

@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -314,6 +315,14 @@ impl Done {
 impl Handover {
     /// Transport, whether there are credentials; how many of the same source, the cookie; credentials; both addresses.
     pub(crate) const LENGTH: usize = 2 + 4 + 8 + 12 + 2 * RawAddr::WIRE;
+
+    /// That of a client that is not there, as it comes out of the line.
+    pub(crate) fn of_nobody() -> Handover {
+        let addr = || Addr::Inet((Ipv4Addr::UNSPECIFIED, 0).into());
+        let peer = Peer { addr: addr(), credentials: None };
+        let nobody = Handover { peer, local: addr(), transport: Transport::Stream, from_same: 0, cookie: 0 };
+        nobody.to_bytes().ok().and_then(|bytes| Handover::from_bytes(&bytes)).unwrap_or(nobody)
+    }
 
     /// As whoever describes the client to a program sees it.
     pub(crate) fn client(&self) -> Client<'_> {

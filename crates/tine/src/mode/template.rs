@@ -393,6 +393,8 @@ impl Tools<'_> {
         fd::place(&[null, null, desk.log()], &kept).map_err(Step::Descriptors.failed())?;
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
+        // Whoever is forked here is a child, or the keeper, which has a crib.
+        nursery.iter().for_each(Nursery::is_mine_alone);
         let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None).ok());
         let (key, watch) = desk.plan.wear_watched(self.programs)?;
         let mut outfit = Outfit { nursery, key, keeper: None, watch };
