@@ -91,6 +91,11 @@ impl Baseline {
         // Twice, so that it has gone on meanwhile to what comes after answers: a template that takes another's place is called one then,
         // and is no client's child.
         let asks_status = pid == server.pid() && answers_status(server) && answers_status(server);
+        let least = spares_at_least(server.called());
+        if asks_status {
+            // They are children, and are made one after the other.
+            until_within(wait, || (server.status().spares >= least).then_some(()));
+        }
         // Workers, acceptors, what those have beside clients; or nobody.
         let (children, grandchildren) = helpers(server, pid, wait)?;
         probe().map_err(|error| format!("no answer to the first probe: {error}"))?;
@@ -104,7 +109,8 @@ impl Baseline {
             held: held(pid),
             memory_kib: procfs::private_dirty_kib(pid).map_err(unreadable)?,
             asks_status,
-            by_kind: false,
+            // One that was replaced has another line.
+            by_kind: least > 0,
             probe: Box::new(probe),
         })
     }
@@ -268,6 +274,12 @@ fn grandchildren(pid: u32) -> (Vec<u32>, Vec<u32>) {
     })
 }
 
+/// How many spares a server is to have whoever comes, by how it was called (`Server::called` quotes each word).
+fn spares_at_least(called: &str) -> u64 {
+    let after = called.split("\"--spare\" \"").nth(1).or_else(|| called.split("\"--spare=").nth(1));
+    after.and_then(|rest| rest.split([':', '"']).next()?.parse().ok()).unwrap_or(0)
+}
+
 /// How many children a server has that nobody has come to yet, and how many those have: once all have begun that it says.
 fn helpers(server: &Server, pid: u32, wait: Duration) -> Result<(usize, usize), String> {
     let mut acceptors = 1;
@@ -384,6 +396,17 @@ fn kinds(fds: &BTreeMap<i32, String>) -> BTreeMap<String, usize> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_least_number_of_spares_is_in_the_call() {
+        for (called, least) in [
+            ("\"tine\" \"serve\" \"--spare\" \"4:16\" \"--\" \"cat\"", 4),
+            ("\"tine\" \"--spare=2:2\" \"--spare-age\" \"1s\"", 2),
+            ("\"tine\" \"--spare-age\" \"1s\"", 0),
+        ] {
+            assert_eq!(super::spares_at_least(called), least, "{called}");
+        }
+    }
+
     use std::process::Command;
 
     use super::*;

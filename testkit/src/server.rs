@@ -53,6 +53,8 @@ pub struct Status {
     pub failed: u64,
     /// Listeners that rest.
     pub paused: u64,
+    /// Children that wait for clients.
+    pub spares: u64,
     waiting: u64,
     refused: u64,
     refused_for: BTreeMap<String, u64>,
@@ -76,6 +78,7 @@ impl Status {
                 "served" => status.served = value.parse().ok()?,
                 "failed" => status.failed = value.parse().ok()?,
                 "paused" => status.paused = value.parse().ok()?,
+                "spares" => status.spares = value.parse().ok()?,
                 "waiting" => status.waiting = value.parse().ok()?,
                 "refused" => status.refused = value.parse().ok()?,
                 _ => {
