@@ -181,10 +181,10 @@ impl<T> Nursery<T> {
 
     /// From here on what this process forks has no stacks of it, which would be two mappings for each to copy and to take down again: it
     /// can have nobody born here then. madvise(2), MADV_DONTFORK. Where that fails, they are there, and cost that.
-    pub fn is_mine_alone(&self) {
+    pub fn keep_from_forks(&self) {
         for place in &self.places {
-            // SAFETY: the mapping is ours, `new`, and nothing in it changes; it is missing only in a fork of this process, which
-            // must not use or drop the nursery: whoever calls this knows that none goes on with it.
+            // SAFETY: the mapping is ours, `new`, and nothing in it changes. It is missing in a fork of this process, which must not
+            // use or drop the nursery: whoever calls this sees to that, by forking only children that execute or exit.
             let _ = unsafe {
                 rustix::mm::madvise(place.stack.as_ptr(), GUARD + STACK, rustix::mm::Advice::LinuxDontFork)
             };

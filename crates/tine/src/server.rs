@@ -519,7 +519,7 @@ impl Server {
                 share.map_err(system("make memory that acceptors share"))?;
             }
             None => {
-                master.nursery.iter().for_each(Nursery::is_mine_alone);
+                master.nursery.iter().for_each(Nursery::keep_from_forks);
                 master.spares = spares.map(|spares| Parked::new(spares, self.clients_per_child));
             }
         }

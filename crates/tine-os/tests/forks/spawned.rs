@@ -70,7 +70,7 @@ fn a_fork_has_no_stacks_of_a_nursery_that_is_its_parents_alone() {
     };
     let mut nursery = nursery(PLACES, 0u32);
     let before = in_a_fork();
-    nursery.is_mine_alone();
+    nursery.keep_from_forks();
     assert_eq!(before - in_a_fork(), 2 * PLACES as i32, "a stack and its guard each");
     // And here they still are.
     for _ in 0..2 * PLACES {

@@ -236,7 +236,7 @@ impl Master {
         self.slots = Slots::of_seat(seat(at));
         self.cells = Cells::default();
         self.workplace.trees = self.workplace.trees.of_another(self.keep, self.programs)?;
-        self.nursery.iter().for_each(Nursery::is_mine_alone);
+        self.nursery.iter().for_each(Nursery::keep_from_forks);
         if self.nursery.is_some() || self.workplace.plan.confines() {
             self.workplace.trees.keep_open();
         }

@@ -394,7 +394,7 @@ impl Tools<'_> {
         // Tried before the filter is on: where there is none, children are forked.
         let nursery = if self.cots > 0 { Nursery::new(self.cots, || None).ok() } else { None };
         // Whoever is forked here is a child, or the keeper, which has a crib.
-        nursery.iter().for_each(Nursery::is_mine_alone);
+        nursery.iter().for_each(Nursery::keep_from_forks);
         let crib = desk.init.as_ref().map(|_| Nursery::new(1, || None).ok());
         let (key, watch) = desk.plan.wear_watched(self.programs)?;
         let mut outfit = Outfit { nursery, key, keeper: None, watch };
