@@ -137,9 +137,11 @@ pub fn programs(flags: &Serve) -> Result<Vec<PathBuf>, Failure> {
     if !flags.program.is_empty() {
         all.push(program(flags)?.path().to_owned());
     }
-    for rule in both_rules(flags)?.iter().map(|(_, rule)| rule) {
+    for (who, rule) in both_rules(flags)?.iter() {
         if let Some((name, arguments)) = rule.exec.as_ref().and_then(|words| words.split_first()) {
-            let fail = |why| Failure::operator(format_args!("--rules: line {}: {why}", rule.line));
+            // In the words that the server has for it.
+            let fail =
+                |why| Failure::operator(format_args!("the rule for {who} (line {}): {why}", rule.line));
             let path = Program::new(name, arguments).map_err(fail)?.path().to_owned();
             if !all.contains(&path) {
                 all.push(path);
